@@ -7,6 +7,7 @@
     |   |-- MalformedResponse        not the JSON or form that the step defines
     |   |-- UnsafeUrl                a URL that this package does not show, open or fetch
     |   |-- DiscoveryFailed
+    |   |   |-- ClientRefused        a firewall refuses this program's requests
     |   |   `-- IssuerMismatch
     |   |-- PkceNotSupported
     |   |-- RegistrationError
@@ -24,6 +25,7 @@
     |   `-- RedirectRefused
     |-- LoginError                   one login did not succeed
     |   |-- PasteRefused             the login still waits
+    |   |   `-- ProviderErrorPasted  an error of the provider without a state
     |   |-- AuthorizationDenied
     |   |-- LoginExpired
     |   |-- LoginCancelled
@@ -130,6 +132,16 @@ class DiscoveryFailed(ServerError):
     advice = "Check the server's address, and whether it offers OAuth at all."
 
 
+class ClientRefused(DiscoveryFailed):
+    """Each place of a metadata document answers 403: the server, or its firewall, refuses this program."""
+
+    code = "client_refused"
+    advice = (
+        "A firewall may admit only known programs: set `oauth.user_agent` for this server, or the `headers` "
+        "that it expects, and try again."
+    )
+
+
 class IssuerMismatch(DiscoveryFailed):
     """Metadata names another issuer than the requested one (RFC 8414 section 3.3)."""
 
@@ -151,6 +163,8 @@ class RegistrationError(ServerError):
 
     code = "registration_refused"
     advice = "Register a client at the provider by hand and set `oauth.client_id` for this server."
+    # True if the same request may succeed later: a 429 or 5xx.
+    is_temporary = False
 
 
 class ClientIdRequired(RegistrationError):
@@ -164,7 +178,7 @@ class TokenError(ServerError):
 
     `.error` is one of `oauth.token_errors.KNOWN_ERRORS`, else "unknown error", or "status 400" for a response
     without a code. `.verdict` is an `oauth.token_errors.Verdict`: it says if the same request can still
-    succeed.
+    succeed. `.status` is the status of the response, None if there was none.
     """
 
     code = "token_refused"
@@ -178,10 +192,12 @@ class TokenError(ServerError):
         *,
         server_message: str = "",
         verdict: str = "final",
+        status: int | None = None,
     ) -> None:
         super().__init__(message, advice, server_message=server_message)
         self.error = error
         self.verdict = verdict
+        self.status = status
 
 
 class DeviceAuthorizationError(TokenError):
@@ -270,6 +286,27 @@ class PasteRefused(LoginError):
 
     code = "paste_refused"
     advice = "Copy the whole address that your browser ended on, and paste it again."
+
+
+class ProviderErrorPasted(PasteRefused):
+    """The pasted address contains an error of the provider, and no state that ties it to the login.
+
+    `.error` is the error code, one of `oauth.token_errors.KNOWN_ERRORS` or "unknown error". The login may
+    continue with another request: `refused_scope` is the requested scope that the server's text names.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        advice: str | None = None,
+        *,
+        error: str = "unknown error",
+        server_message: str = "",
+        refused_scope: frozenset[str] = frozenset(),
+    ) -> None:
+        super().__init__(message, advice, server_message=server_message)
+        self.error = error
+        self.refused_scope = refused_scope
 
 
 class AuthorizationDenied(LoginError):

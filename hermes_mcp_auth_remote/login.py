@@ -103,6 +103,10 @@ class Login:
     message_ids: tuple[str, ...] = ()
     # `expires_at` by the clock that no one can set; None if the system has none.
     deadline: BootTime | None = None
+    # True if an earlier login registered the client. The server may have forgotten it since (quirk 49).
+    is_client_reused: bool = False
+    # The errors of the provider after which this login continued with another request, each at most once.
+    retried_errors: frozenset[str] = frozenset()
 
     @property
     def device_authorization(self) -> DeviceAuthorization | None:
@@ -151,6 +155,8 @@ class Connection:
     refresh_failure: RefreshFailure | None = None
     # Set while the server refuses tokens that were just refreshed.
     token_refusal: TokenRefusal | None = None
+    # The scope that the server demanded since the login, None if it demanded none. Empty: it named no scope.
+    needed_scope: frozenset[str] | None = None
 
     def can_refresh_at(self, now: float) -> bool:
         """True if this process can refresh the access token at `now` without the user."""

@@ -51,6 +51,8 @@ def connection_rows(connection: Connection) -> list[tuple[str, str]]:
         rows.append(("Not granted", display_scope(connection.missing_scope)))
     if connection.token_refusal is not None:
         rows.append(("Problem", describe_token_refusal(connection.token_refusal)))
+    if connection.needed_scope is not None:
+        rows.append(("More access", needed_scope_text(connection.needed_scope)))
     return rows
 
 
@@ -61,6 +63,12 @@ def describe_token_refusal(refusal: TokenRefusal) -> str:
         f"The server refused {count} right after the refresh. Log in again; if that does not help, its "
         "operator must fix it."
     )
+
+
+def needed_scope_text(needed_scope: frozenset[str]) -> str:
+    """Say that the server demands more access than the login has; empty if it does not say which."""
+    demanded = display_scope(needed_scope) if needed_scope else "more than this login has"
+    return f"the server demands {demanded}: log in again to ask for it"
 
 
 def display_scope(scopes: Iterable[str] | None) -> str:

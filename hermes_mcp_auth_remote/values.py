@@ -129,6 +129,7 @@ class ServerOptions:
     allow_hosts: tuple[str, ...] = ()
     flow: Flow = "auto"
     device: bool = True
+    device_authorization_endpoint: str | None = None
     grant: Grant = "authorization_code"
     assertion_file: str | None = None
     identity_provider: IdentityProvider | None = None

@@ -57,7 +57,8 @@ class ConnectionStatus:
         if connection is None or self.state(now) != "connected":
             return None
         if connection.expires_at is None:
-            return "lasts until the provider ends it"
+            is_renewed = self._can_refresh(now)
+            return "lasts until the provider ends it" + ("" if is_renewed else "; it does not renew itself")
         clock = clock_time(connection.expires_at, now)
         if self._can_refresh(now):
             return (
@@ -65,7 +66,8 @@ class ConnectionStatus:
                 if connection.expires_at > now
                 else "refreshes itself when it is used"
             )
-        return f"ends at {clock} ({display_duration(connection.expires_at - now)}), then log in again"
+        duration = display_duration(connection.expires_at - now)
+        return f"ends at {clock} ({duration}) and does not renew itself; then log in again"
 
     def warning(self, now: float) -> str | None:
         """Describe what the user should do soon, None if there is nothing to do."""
@@ -98,6 +100,8 @@ class ConnectionStatus:
         ):
             rows += _refresh_failure_rows(connection.refresh_failure, now)
         if state == "connected":
+            if connection is not None and connection.needed_scope is not None:
+                rows.append(("Do", login_command(self.server_argument, key.owner)))
             rows += [(label, text) for label, text in self._outlook_rows(now) if text is not None]
             return f"{CHECK_MARK} {name}: {state}\n{table([*rows, *self._waiting_rows(now)], columns)}"
         if state == "refresh failing":
@@ -126,6 +130,7 @@ class ConnectionStatus:
                 "account": connection.account,
                 "scope": sorted(connection.scope) if connection.scope is not None else None,
                 "missing_scope": sorted(connection.missing_scope),
+                "needed_scope": None if connection.needed_scope is None else sorted(connection.needed_scope),
                 "expires_at": connection.expires_at,
                 "can_refresh": connection.can_refresh,
                 "refreshed_at": connection.refreshed_at,

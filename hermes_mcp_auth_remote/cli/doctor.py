@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import secrets
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hermes_mcp_auth_remote.cli.connection_status import ConnectionStatus
 from hermes_mcp_auth_remote.cli.doctor_report import (
@@ -27,14 +29,23 @@ from hermes_mcp_auth_remote.cli.servers import (
     resolve_server,
 )
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
-from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.errors import (
+    AuthorizationRequired,
+    McpAuthError,
+    NetworkError,
+    RegistrationError,
+)
 from hermes_mcp_auth_remote.flows.client_selection import PreviousLogin
+from hermes_mcp_auth_remote.flows.discovery import PROBE_STEP, TOKEN_PROBE_STEP
 from hermes_mcp_auth_remote.flows.dry_run import Findings, LoginFactory, dry_run_login
 from hermes_mcp_auth_remote.flows.login_preparation import LoginNonces, prepare_login
 from hermes_mcp_auth_remote.flows.machine_grants import GrantInputs, obtain_tokens
 from hermes_mcp_auth_remote.http.traced_exchange import TracedRequest, proxy_address_for, run_traced_exchange
+from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.oauth.client import Signer
+from hermes_mcp_auth_remote.oauth.metadata import REFUSING_STATUSES
 from hermes_mcp_auth_remote.oauth.token_refusal import TokenRefusal
+from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Response
 from hermes_mcp_auth_remote.phrases import (
     SERVER_SAYS,
@@ -45,7 +56,7 @@ from hermes_mcp_auth_remote.phrases import (
 )
 from hermes_mcp_auth_remote.service.connections import connection_from_credentials
 from hermes_mcp_auth_remote.service.default import service_at
-from hermes_mcp_auth_remote.service.start_login import redirect_uri_for
+from hermes_mcp_auth_remote.service.start_login import previous_login_of, redirect_uri_for
 from hermes_mcp_auth_remote.signing import can_sign, check_can_sign, load_client_signer, read_token_file
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.terminal.text import CHECK_MARK, CROSS_MARK, table, wrap_text
@@ -71,6 +82,23 @@ class _Report:
     traced_requests: list[TracedRequest] = field(default_factory=list[TracedRequest])
     findings: Findings = field(default_factory=Findings)
     errors: list[McpAuthError] = field(default_factory=list[McpAuthError])
+    connection: Connection | None = None
+    # True if the last login ended without a response: the next one registers another client.
+    was_unanswered: bool = False
+
+    @property
+    def is_uncertain(self) -> bool:
+        """True if a login was not checked: endpoints are assumed, or a firewall refused a request."""
+        discovery = self.findings.discovery
+        is_assumed = discovery is not None and discovery.authorization_server.uses_default_endpoints
+        outcomes = [
+            traced.outcome
+            for traced in self.traced_requests
+            if traced.request.step not in {PROBE_STEP, TOKEN_PROBE_STEP}
+        ]
+        return is_assumed or any(
+            isinstance(outcome, Response) and outcome.status in REFUSING_STATUSES for outcome in outcomes
+        )
 
     def show_request(self, traced_request: TracedRequest) -> None:
         """Record a finished request and print it at once, so that the user sees which request is slow."""
@@ -123,31 +151,84 @@ def _examine(report: _Report, server: Server, key: CredentialKey) -> None:
         )
     service = service_at(current_home())
     is_cimd_disabled = False
+    connection, last_login = None, None
     try:
         report.credentials = service.read_credentials(server, key.owner)
         connection = service.connection(server, key.owner)
         report.token_refusal = None if connection is None else connection.token_refusal
         is_cimd_disabled = service.is_cimd_disabled(server, key.owner)
+        last_login = service.unanswered_login(server, key.owner)
     except McpAuthError as error:
         report.errors.append(error)
     credentials = report.credentials
     # Derive the port from the server's name, so that every run proposes the same port.
     report.redirect_uri = redirect_uri_for(server, credentials.client, lambda _: server.name)
-    previous_login = PreviousLogin(
-        credentials.client,
-        credentials.authorization_server.issuer if credentials.authorization_server else None,
-        (credentials.tokens.scope if credentials.tokens else None) or frozenset(),
-        is_cimd_disabled,
-    )
+    previous_login = previous_login_of(credentials, last_login, is_cimd_disabled=is_cimd_disabled)
+    report.was_unanswered = previous_login.was_unanswered
+    # Ask about the stored client itself, not about the one that would replace it.
+    previous_login = replace(previous_login, was_unanswered=False)
     try:
         if server.options.dpop:
             check_can_sign("Proofs (DPoP)")
         make_login = _make_login(server, previous_login, report.redirect_uri)
-        exchange = dry_run_login(server, make_login, preferred_issuer=previous_login.issuer)
+        exchange = dry_run_login(
+            server,
+            make_login,
+            preferred_issuer=previous_login.issuer,
+            authorization=_valid_authorization(credentials, server, time.time()),
+        )
         report.findings = run_until_stopped(run_traced_exchange(exchange, server, report.show_request))
     except McpAuthError as error:
         report.errors.append(error)
     report.errors += report.findings.obstacles
+    report.errors += _session_errors(report, server, key, connection)
+
+
+def _valid_authorization(credentials: Credentials, server: Server, now: float) -> Secret | None:
+    """Return the Authorization header of a stored Bearer token that has not expired, else None."""
+    tokens, binding = credentials.tokens, credentials.binding
+    if tokens is None or tokens.scheme != "Bearer" or (tokens.expires_at or math.inf) <= now:
+        return None
+    if binding is not None and binding.server_url != server.url:
+        # The token belongs to another server of this name.
+        return None
+    return Secret(tokens.authorization_header)
+
+
+def _session_errors(
+    report: _Report, server: Server, key: CredentialKey, connection: Connection | None
+) -> list[McpAuthError]:
+    """List what is wrong with the stored login: a forgotten client, a refused token, an ended session."""
+    errors, command = list[McpAuthError](), login_command(report.server_argument, key.owner)
+    credentials, findings = report.credentials, report.findings
+    if findings.is_client_forgotten and credentials.client is not None:
+        issuer = credentials.authorization_server.issuer if credentials.authorization_server else server.url
+        errors.append(
+            RegistrationError(
+                f"{host_of(issuer)} no longer knows the client that an earlier login registered.",
+                f"Run {command}: it registers another client.",
+            )
+        )
+    if server.options.grant != "authorization_code" or connection is None:
+        return errors
+    report.connection, failure = connection, connection.refresh_failure
+    state = _connection_state(report, server, key.owner)
+    reason: str | None = None
+    if state in {"login needed", "expired"}:
+        reason = connection.login_needed or "its access token has ended"
+    elif findings.refuses_token:
+        reason = "it refuses the stored token, which has not expired"
+    elif connection.needed_scope is not None:
+        reason = "it demands more access than this login has"
+    if reason is not None:
+        login_needed = AuthorizationRequired(server.name, reason=reason)
+        login_needed.advice = f"Run {command}"
+        errors.append(login_needed)
+    elif state == "refresh failing" and failure is not None:
+        refresh_error = NetworkError(f"The last refresh failed: {failure.message}", failure.advice)
+        refresh_error.server_message = failure.server_message
+        errors.append(refresh_error)
+    return errors
 
 
 def _make_login(server: Server, previous_login: PreviousLogin, redirect_uri: str) -> LoginFactory:
@@ -180,7 +261,7 @@ def _make_login(server: Server, previous_login: PreviousLogin, redirect_uri: str
 
 def _signer(server: Server) -> Signer | None:
     path, key_id = server.options.private_key_file, server.options.private_key_id
-    return None if path is None else load_client_signer(path, key_id, time.time, lambda _: "rehearsal")
+    return None if path is None else load_client_signer(path, key_id, time.time, secrets.token_urlsafe)
 
 
 def _read_assertion(server: Server) -> Secret | None:
@@ -230,22 +311,26 @@ def _text_report(report: _Report, owner: str | None) -> str:
                 wrap_text(f"{SERVER_SAYS}: {quote_server_message(error.server_message)}", columns, 2)
             )
     remedy = wrap_text(replace_unprintable(_remedy(report, owner)), columns - 2 if columns else 0)
-    mark = "  " if report.errors else f"{CHECK_MARK} "
+    mark = "  " if report.errors or report.is_uncertain else f"{CHECK_MARK} "
     parts.append(f"{mark}{remedy}".replace("\n", "\n  "))
     return "\n".join(parts)
 
 
 def _problems(report: _Report) -> list[dict[str, str]]:
-    server = report.server or Server(report.server_argument, "")
-    return [describe_problem(error, server, report.redirect_uri) for error in report.errors]
+    return [describe_problem(error) for error in report.errors]
 
 
 def _notes(report: _Report) -> list[str]:
     issuer = report.credentials.binding.issuer if report.credentials.binding else None
-    refusals = [] if report.token_refusal is None else [describe_token_refusal(report.token_refusal)]
     if report.server is None:
         return list(report.config_warnings)
-    return [*report.config_warnings, *refusals, *notes(report.findings, report.server, issuer)]
+    refusals = [] if report.token_refusal is None else [describe_token_refusal(report.token_refusal)]
+    texts = [*report.config_warnings, *refusals, *notes(report.findings, report.server, issuer)]
+    if report.was_unanswered:
+        texts.append(
+            "The last login ended without a response of the provider. The next one registers another client."
+        )
+    return texts
 
 
 def _remedy(report: _Report, owner: str | None) -> str:
@@ -255,9 +340,14 @@ def _remedy(report: _Report, owner: str | None) -> str:
         return problems[0]["advice"]
     if report.server is not None and report.server.options.grant != "authorization_code":
         return f"Nothing is wrong. No login is needed: run {_token_command(report, owner)}"
-    if report.server is not None and _connection_state(report, report.server, owner) == "connected":
-        return "Nothing is wrong, and you are connected."
-    return f"Nothing is wrong: run {login_command(report.server_argument, owner)}"
+    command = login_command(report.server_argument, owner)
+    is_connected = report.server is not None and (
+        _connection_state(report, report.server, owner) == "connected"
+    )
+    if report.is_uncertain:
+        state = "You are connected. " if is_connected else ""
+        return f"{state}Whether a login works cannot be told without trying: run {command}"
+    return "Nothing is wrong, and you are connected." if is_connected else f"Nothing is wrong: run {command}"
 
 
 def _token_command(report: _Report, owner: str | None) -> str:
@@ -266,9 +356,9 @@ def _token_command(report: _Report, owner: str | None) -> str:
 
 def _connection_state(report: _Report, server: Server, owner: str | None) -> str:
     key, credentials = CredentialKey(server.name, owner), report.credentials
-    connection = (
-        None if credentials.tokens is None else connection_from_credentials(key, server.url, credentials)
-    )
+    connection = report.connection
+    if connection is None and credentials.tokens is not None:
+        connection = connection_from_credentials(key, server.url, credentials)
     uses_machine_grant = server.options.grant != "authorization_code"
     return ConnectionStatus(
         key, report.server_argument, connection, uses_machine_grant=uses_machine_grant

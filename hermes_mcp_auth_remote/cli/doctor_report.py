@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import cast
-from urllib.parse import urlsplit
 
-from hermes_mcp_auth_remote.errors import ClientIdRequired, MalformedResponse, McpAuthError
-from hermes_mcp_auth_remote.flows.discovery import PROBE_STEP
+from hermes_mcp_auth_remote.errors import MalformedResponse, McpAuthError
+from hermes_mcp_auth_remote.flows.discovery import PROBE_STEP, TOKEN_PROBE_STEP
 from hermes_mcp_auth_remote.flows.dry_run import Findings
 from hermes_mcp_auth_remote.http.traced_exchange import TracedRequest
+from hermes_mcp_auth_remote.oauth.authorization import PUSHED_REQUEST_STEP
 from hermes_mcp_auth_remote.oauth.challenge import read_challenge
 from hermes_mcp_auth_remote.oauth.dpop import DPOP_ALGORITHM, supports_dpop
-from hermes_mcp_auth_remote.oauth.metadata import MAX_ISSUERS_TRIED, PROTECTED_RESOURCE_STEP, Discovery
-from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
+from hermes_mcp_auth_remote.oauth.metadata import (
+    AUTHORIZATION_SERVER_STEP,
+    MAX_ISSUERS_TRIED,
+    PROTECTED_RESOURCE_STEP,
+    REFUSING_STATUSES,
+    Discovery,
+)
+from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import (
     Response,
     format_scope,
@@ -34,6 +40,7 @@ _CONFIG_KEYS = {
     "client_key": "client_key",
     "login_seconds": "oauth.timeout",
 }
+_DOCUMENT_STEPS = frozenset({PROTECTED_RESOURCE_STEP, AUTHORIZATION_SERVER_STEP})
 # Metadata members that only Microsoft Entra publishes. Its host names vary.
 _ENTRA_MEMBERS = frozenset({"tenant_region_scope", "cloud_instance_name", "msgraph_host"})
 
@@ -61,11 +68,22 @@ def describe_response(traced_request: TracedRequest) -> str:
     location = response.header("location")
     if 300 <= response.status < 400 and location is not None:
         return f"redirects to {sanitize(location)}"
-    if traced_request.request.step == PROBE_STEP:
+    return _describe_step(response, traced_request.request.step)
+
+
+def _describe_step(response: Response, step: str) -> str:
+    if step == PROBE_STEP:
         return _describe_probe(response)
+    if step in _DOCUMENT_STEPS and response.ok:
+        return _describe_document(response, step)
+    if response.status >= 500 or response.status == 429:
+        return "server error"
+    if step == TOKEN_PROBE_STEP:
+        return "refuses the stored token" if response.status in {401, 403} else "accepts the stored token"
     if not response.ok:
-        return "server error" if response.status >= 500 or response.status == 429 else "not found"
-    return _describe_document(response, traced_request.request.step)
+        is_refused = response.status in REFUSING_STATUSES or step not in _DOCUMENT_STEPS
+        return "refused" if is_refused else "not found"
+    return "accepts the request" if step == PUSHED_REQUEST_STEP else "shows a page"
 
 
 def _describe_document(response: Response, document_name: str) -> str:
@@ -154,11 +172,15 @@ def support_rows(support: Mapping[str, object]) -> list[tuple[str, str]]:
     scopes = format_scope(
         {*_sanitized_list(support["scopes"]), *_sanitized_list(support["challenged_scope"])}
     )
+    # Without metadata, the endpoints and what they support are guesses.
+    assumed = "" if support["metadata"] else " (assumed)"
+    pkce_text = "not stated" if pkce is None else ", ".join(_sanitized_list(pkce)) or "none"
+    clients_text = ", ".join(accepted_clients) or "only those that were registered by hand"
     return [
-        ("Log in at", str(support["issuer"])),
-        ("Flows", ", ".join(flows) or "none"),
-        ("Clients", ", ".join(accepted_clients) or "only those that were registered by hand"),
-        ("PKCE", "not stated" if pkce is None else ", ".join(_sanitized_list(pkce)) or "none"),
+        ("Log in at", f"{support['issuer']}{assumed}"),
+        ("Flows", f"{', '.join(flows) or 'none'}{assumed}"),
+        ("Clients", f"{clients_text}{assumed}"),
+        ("PKCE", f"{pkce_text}{assumed}"),
         ("PAR", par),
         ("DPoP", ", ".join(_sanitized_list(support["dpop"])) or "no"),
         ("iss", "in each response" if support["iss"] else "no"),
@@ -200,12 +222,6 @@ def notes(findings: Findings, server: Server, stored_issuer: str | None) -> Iter
         yield "The server does not ask for a token in its first response. A login works in any case."
     if stored_issuer is not None and stored_issuer.rstrip("/") != authorization_server.issuer.rstrip("/"):
         yield f"The stored tokens come from another provider, {host_of(stored_issuer)}. Log in again."
-    has_port = options.redirect_port or options.redirect_uri is not None
-    if options.client_id and not has_port and options.grant == "authorization_code":
-        yield (
-            "Each login listens on a new port. If the provider accepts only the registered port, set "
-            "`oauth.redirect_port` to that port."
-        )
     if options.resource is None and authorization_server.document.keys() & _ENTRA_MEMBERS:
         yield (
             "This is Microsoft Entra. If it refuses a login with AADSTS9010010 or AADSTS901002, set "
@@ -232,19 +248,6 @@ def _ineffective_option_notes(options: ServerOptions, discovery: Discovery) -> I
         yield f"`oauth.scope` requests scopes that no server lists: {format_scope(unlisted_scopes)}."
 
 
-def describe_problem(error: McpAuthError, server: Server, redirect_uri: str) -> dict[str, str]:
+def describe_problem(error: McpAuthError) -> dict[str, str]:
     """Return the code, message and advice of an error that prevents a login."""
-    advice = error.advice
-    redirect_parts = urlsplit(redirect_uri)
-    if (
-        isinstance(error, ClientIdRequired)
-        and is_loopback_host(redirect_parts.hostname or "")
-        and not server.options.redirect_port
-    ):
-        # Without a fixed port the next login would use another port than the registered one (quirk 18).
-        advice = (
-            f"Register a client there by hand with the redirect URI {redirect_uri}, then set "
-            "`oauth.client_id` (and `oauth.client_secret`, if you are given one) and "
-            f"`oauth.redirect_port: {redirect_parts.port}` for this server."
-        )
-    return {"code": error.code, "message": str(error), "advice": advice}
+    return {"code": error.code, "message": str(error), "advice": error.advice}

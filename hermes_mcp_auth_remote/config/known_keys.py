@@ -60,6 +60,7 @@ _OWN_OAUTH_KEYS = (
     "authorization_server",
     "authorize_params",
     "device",
+    "device_authorization_endpoint",
     "dpop",
     "grant",
     "identity_provider",

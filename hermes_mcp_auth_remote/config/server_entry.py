@@ -139,6 +139,7 @@ def _read_options(section: Section, oauth_section: Section) -> ServerOptions:
         allow_hosts=oauth_section.hosts("allow_hosts"),
         flow=_read_flow(oauth_section),
         device=_can_use_device(oauth_section),
+        device_authorization_endpoint=oauth_section.url("device_authorization_endpoint"),
         grant=grant,
         assertion_file=oauth_section.path("assertion_file"),
         identity_provider=_read_identity_provider(oauth_section),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from hermes_mcp_auth_remote.errors import RegistrationError
+from hermes_mcp_auth_remote.errors import ConfigError, PkceNotSupported, RegistrationError, ServerError
 from hermes_mcp_auth_remote.flows.discovery import (
     DEVICE_FLOWS,
     DiscoveryResult,
+    discover_other_server,
     no_device_flow_error,
     run_discovery,
 )
@@ -15,7 +17,9 @@ from hermes_mcp_auth_remote.oauth.authorization import check_pkce, select_scope
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import (
     Client,
+    can_use_code_flow,
     configured_client,
+    manual_redirect_uri,
     metadata_document_client,
     register_client,
     supports_device_flow,
@@ -32,13 +36,17 @@ class PreviousLogin:
     """The client, its issuer and the granted scope of an earlier login.
 
     `is_cimd_disabled` is True if the authorization server refused the client ID metadata document (quirk 20):
-    then the client registers instead.
+    then the client registers instead. `needed_scope` is the scope of an `insufficient_scope` challenge since
+    that login, None if there was none. `was_unanswered` is True if the last login with this client ended
+    without a response: the server may have forgotten the client (quirk 49), so another one is registered.
     """
 
     client: Client | None = None
     issuer: str | None = None
     scope: frozenset[str] = frozenset()
     is_cimd_disabled: bool = False
+    needed_scope: frozenset[str] | None = None
+    was_unanswered: bool = False
 
 
 def discover_and_register(
@@ -49,10 +57,61 @@ def discover_and_register(
     `client` of the result is None if no client was registered. Raises any ServerError or NetworkError.
     """
     discovery_result = yield from run_discovery(server, None, challenge, flow)
-    client, _ = yield from select_client(
+    discovery_result, client, _ = yield from select_server_and_client(
         server, discovery_result, redirect_uri, now, previous_login=PreviousLogin(), flow=flow
     )
     return replace(discovery_result, client=client) if client.is_registered else discovery_result
+
+
+def select_server_and_client(
+    server: Server,
+    discovery_result: DiscoveryResult,
+    redirect_uri: str,
+    now: float,
+    *,
+    previous_login: PreviousLogin,
+    flow: Flow,
+) -> Exchange[tuple[DiscoveryResult, Client, bool]]:
+    """Return what `select_client` returns, and the discovery with the authorization server of that client.
+
+    If the server refuses registration and the resource lists other authorization servers, tries those, in
+    order (quirk 60). Raises the first error.
+    """
+    first_error: RegistrationError | None = None
+    tried_issuers = [discovery_result.discovery.authorization_server.issuer]
+    current: DiscoveryResult | None = discovery_result
+    while current is not None:
+        try:
+            client, is_previous = yield from select_client(
+                server, current, redirect_uri, now, previous_login=previous_login, flow=flow
+            )
+        except PkceNotSupported as error:
+            raise _with_server_advice(first_error or error, discovery_result, server) from None
+        except RegistrationError as error:
+            first_error = first_error or error
+            if error.is_temporary or server.options.client_id is not None:
+                break
+            current = yield from discover_other_server(server, current, tuple(tried_issuers), flow)
+            if current is not None:
+                tried_issuers.append(current.discovery.authorization_server.issuer)
+        else:
+            return current, client, is_previous
+    raise _with_server_advice(first_error or RegistrationError(""), discovery_result, server)
+
+
+E = TypeVar("E", bound=ServerError)
+
+
+def _with_server_advice(error: E, discovery_result: DiscoveryResult, server: Server) -> E:
+    """Return the error; its advice names `oauth.authorization_server` if the resource lists several."""
+    resource = discovery_result.discovery.protected_resource
+    count = 0 if resource is None else len(resource.authorization_servers)
+    if count > 1 and server.options.authorization_server is None:
+        error.advice = (
+            f"{error.advice} The server lists {count} authorization servers: "
+            "`oauth.authorization_server` selects one of them."
+        )
+    return error
 
 
 def select_client(
@@ -82,9 +141,10 @@ def select_client(
         previous_login, authorization_server, redirect_uri, now
     )
     previous_client = previous_login.client if reusable else None
-    if previous_client is not None and is_device_flow and not can_use_device_flow(previous_client):
+    if previous_client is not None:
+        can_use_flow = can_use_device_flow if is_device_flow else can_use_code_flow
         # The server would refuse it (quirk 23).
-        previous_client = None
+        previous_client = previous_client if can_use_flow(previous_client) else None
     if previous_client is not None:
         return previous_client, True
     client = yield from create_client(
@@ -93,6 +153,7 @@ def select_client(
         previous_login,
         redirect_uri,
         scope_for_login(server, discovery_result, previous_login),
+        for_device_flow=is_device_flow,
     )
     return client, False
 
@@ -106,13 +167,14 @@ def scope_for_login(
     server: Server, discovery_result: DiscoveryResult, previous_login: PreviousLogin
 ) -> frozenset[str] | None:
     """Return the scope that a login requests, or None for no `scope` parameter."""
+    needed_scope = previous_login.needed_scope
+    is_step_up = discovery_result.challenge.has_insufficient_scope or needed_scope is not None
     return select_scope(
         discovery_result.discovery,
         discovery_result.challenge,
         configured_scope=server.options.scope,
-        granted_scope=previous_login.scope
-        if discovery_result.challenge.has_insufficient_scope
-        else frozenset(),
+        granted_scope=previous_login.scope if is_step_up else frozenset(),
+        needed_scope=needed_scope or frozenset(),
         scope_cap=server.options.scope_cap,
     )
 
@@ -123,14 +185,17 @@ def create_client(
     previous_login: PreviousLogin,
     redirect_uri: str,
     scope: frozenset[str] | None,
+    *,
+    for_device_flow: bool = False,
 ) -> Exchange[Client]:
     """Return the configured client, a metadata document client, or a newly registered client.
 
-    Raises RegistrationError, ClientIdRequired, MalformedResponse or a NetworkError.
+    Raises ConfigError, RegistrationError, ClientIdRequired, MalformedResponse or a NetworkError.
     """
     options = server.options
     if options.client_id is not None:
         check_client_issuer(options.client_id, authorization_server, previous_login)
+        _check_client_secret(server)
         return configured_client(
             authorization_server,
             options.client_id,
@@ -161,8 +226,24 @@ def create_client(
         scope=scope or (),
         auth_method=options.token_endpoint_auth_method,
         application_type=options.application_type,
+        for_device_flow=for_device_flow,
+        manual_redirect_uri=manual_redirect_uri(redirect_uri, options.redirect_port),
     )
     return client
+
+
+def _check_client_secret(server: Server) -> None:
+    """Raise ConfigError if the configured authentication method needs a secret or key that is missing.
+
+    Otherwise the token request would fail after the user has approved.
+    """
+    options = server.options
+    method = options.token_endpoint_auth_method
+    if method in {"client_secret_basic", "client_secret_post"} and options.client_secret is None:
+        raise ConfigError(
+            f"`oauth.token_endpoint_auth_method` of {server.name} is {method}, but it has no client secret.",
+            "Set `oauth.client_secret`, or remove `oauth.token_endpoint_auth_method`.",
+        )
 
 
 def check_client_issuer(
@@ -190,6 +271,7 @@ def _can_reuse_client(
     return (
         client is not None
         and client.is_registered
+        and not previous_login.was_unanswered
         and previous_login.issuer == authorization_server.issuer
         and redirect_uri in client.redirect_uris
         and (client.secret_expires_at is None or client.secret_expires_at > now)

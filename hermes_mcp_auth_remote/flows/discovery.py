@@ -6,13 +6,19 @@ The probe is RFC 9728 section 5.1: a protected resource responds with 401 and th
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
-from hermes_mcp_auth_remote.errors import DeviceAuthorizationError, DiscoveryFailed, NetworkError, ServerError
+from hermes_mcp_auth_remote.errors import (
+    DeviceAuthorizationError,
+    DiscoveryFailed,
+    NetworkError,
+    RedirectRefused,
+    ServerError,
+    UnsafeUrl,
+)
 from hermes_mcp_auth_remote.oauth.challenge import Challenge, read_challenge
 from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT, Client, supports_device_flow
-from hermes_mcp_auth_remote.oauth.device import (
-    find_device_endpoint,
-)
+from hermes_mcp_auth_remote.oauth.device import find_device_endpoint, with_device_endpoint
 from hermes_mcp_auth_remote.oauth.metadata import (
     MAX_ISSUERS_TRIED,
     AuthorizationServer,
@@ -20,11 +26,12 @@ from hermes_mcp_auth_remote.oauth.metadata import (
     discover_authorization_server,
     discover_metadata,
 )
-from hermes_mcp_auth_remote.oauth.urls import host_of
-from hermes_mcp_auth_remote.oauth.wire import Exchange, configured_headers, post_json
-from hermes_mcp_auth_remote.values import Flow, Server
+from hermes_mcp_auth_remote.oauth.urls import MAX_URL_CHARS, endpoint_url, host_of, safe_url
+from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, configured_headers, post_json
+from hermes_mcp_auth_remote.values import Flow, Secret, Server
 
 PROBE_STEP = "first request"
+TOKEN_PROBE_STEP = "request with the stored token"  # noqa: S105  a step's name
 # The smallest request for which MCP servers of every revision check the authorization.
 _INITIALIZE_REQUEST = {
     "jsonrpc": "2.0",
@@ -57,16 +64,10 @@ def run_discovery(
 
     Tries `preferred_issuer` first if the server lists it. Raises any ServerError or NetworkError.
     """
-    options, server_challenge = server.options, challenge
+    server_challenge = challenge
     if server_challenge is None:
         server_challenge = yield from probe_server(server)
-    discovery = yield from discover_metadata(
-        server.url,
-        server_challenge or Challenge(),
-        trusted_issuers=options.trusted_issuers,
-        configured_issuer=options.authorization_server,
-        preferred_issuer=preferred_issuer,
-    )
+    discovery = yield from discover_for_login(server, server_challenge, preferred_issuer)
     if discovery.authorization_server.uses_default_endpoints and server_challenge is None:
         raise DiscoveryFailed(
             f"{host_of(server.url)} asks for no authorization and names no authorization server.",
@@ -77,14 +78,142 @@ def run_discovery(
     return DiscoveryResult(discovery, server_challenge or Challenge())
 
 
+def discover_for_login(
+    server: Server, challenge: Challenge | None, preferred_issuer: str | None
+) -> Exchange[Discovery]:
+    """Find the authorization server for a login of a user; raises as `discover_metadata` does."""
+    options = server.options
+    discovery = yield from discover_metadata(
+        server.url,
+        challenge or Challenge(),
+        trusted_issuers=options.trusted_issuers,
+        configured_issuer=options.authorization_server,
+        preferred_issuer=preferred_issuer,
+        configured_resource=options.resource or None,
+        is_suitable=lambda authorization_server: _can_log_in_at(server, authorization_server),
+    )
+    return replace(discovery, authorization_server=_with_configured_device_endpoint(server, discovery))
+
+
+def _with_configured_device_endpoint(server: Server, discovery: Discovery) -> AuthorizationServer:
+    authorization_server, url = discovery.authorization_server, server.options.device_authorization_endpoint
+    if url is None:
+        return authorization_server
+    url = endpoint_url(url, "`oauth.device_authorization_endpoint`", authorization_server.issuer)
+    return with_device_endpoint(authorization_server, url)
+
+
+def _can_log_in_at(server: Server, authorization_server: AuthorizationServer) -> bool:
+    """True unless the metadata says that no user can log in there: no client, no PKCE, or no fitting grant.
+
+    A resource may list several authorization servers, of which only one is for users (quirk 60).
+    """
+    options, grants = server.options, authorization_server.grant_types_supported
+    has_client = (
+        options.client_id is not None
+        or authorization_server.registration_endpoint is not None
+        or (
+            options.client_metadata_url is not None
+            and authorization_server.client_id_metadata_document_supported
+        )
+    )
+    has_pkce = options.allow_missing_pkce or "S256" in (
+        authorization_server.code_challenge_methods_supported or ()
+    )
+    has_code_flow = has_pkce and (not grants or "authorization_code" in grants)
+    return has_client and (has_code_flow or supports_device_flow(authorization_server))
+
+
+def discover_other_server(
+    server: Server, discovery_result: DiscoveryResult, tried_issuers: tuple[str, ...], flow: Flow
+) -> Exchange[DiscoveryResult | None]:
+    """Return the discovery with the next suitable authorization server of the resource, None without one."""
+    resource = discovery_result.discovery.protected_resource
+    if resource is None or server.options.authorization_server is not None:
+        return None
+    tried = {issuer.rstrip("/") for issuer in tried_issuers}
+    for issuer in resource.authorization_servers[:MAX_ISSUERS_TRIED]:
+        if issuer.rstrip("/") in tried:
+            continue
+        try:
+            candidate = yield from discover_authorization_server(issuer, server.options.trusted_issuers)
+        except (ServerError, NetworkError):
+            continue
+        if candidate is None or candidate.issuer.rstrip("/") in tried:
+            continue
+        if _can_log_in_at(server, candidate):
+            if flow == "device":
+                candidate = yield from find_device_endpoint(issuer, candidate, server.options.trusted_issuers)
+            discovery = replace(discovery_result.discovery, authorization_server=candidate)
+            return replace(discovery_result, discovery=discovery)
+    return None
+
+
 def probe_server(server: Server) -> Exchange[Challenge | None]:
-    """Send the MCP server a request without a token; return its challenge, None if it needs no token."""
-    request = post_json(server.url, PROBE_STEP, _INITIALIZE_REQUEST)
-    accept = ("accept", "application/json, text/event-stream")
-    headers = (accept, *request.headers[1:], *configured_headers(server.headers))
-    response = yield replace(request, headers=headers)
+    """Send the MCP server a request without a token; return its challenge, None if it needs no token.
+
+    A redirect with a `resource_metadata` parameter is a challenge (quirk 55). Raises RedirectRefused for
+    another redirect.
+    """
+    response = yield _initialize_request(server, PROBE_STEP)
     lines = response.header_all("www-authenticate")
-    return read_challenge(lines) if lines or response.status in {401, 403} else None
+    challenge = read_challenge(lines)
+    location = response.header("location")
+    if response.status in REDIRECT_STATUSES and location is not None and not challenge.resource_metadata:
+        if not challenge.has_scheme:
+            raise _redirect_error(server.url, location)
+        return challenge
+    return challenge if lines or response.status in {401, 403} else None
+
+
+REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
+
+
+def token_probe_request(server: Server, authorization: Secret) -> Request:
+    """Build the first request of an MCP session with a token; `authorization` is the header's value."""
+    return _initialize_request(server, TOKEN_PROBE_STEP, ("authorization", authorization))
+
+
+def _initialize_request(server: Server, step: str, *own_headers: tuple[str, Secret]) -> Request:
+    request = post_json(server.url, step, _INITIALIZE_REQUEST)
+    accept = ("accept", "application/json, text/event-stream")
+    own_names = {name for name, _ in own_headers}
+    configured = (header for header in configured_headers(server.headers) if header[0] not in own_names)
+    headers = (accept, *request.headers[1:], *own_headers, *configured)
+    return replace(request, headers=headers, follow_redirects=False)
+
+
+def _redirect_error(server_url: str, location: str) -> RedirectRefused:
+    """Return the error for a redirected first request, with the address that the operator must configure."""
+    host = host_of(server_url)
+    try:
+        url = safe_url(
+            _with_own_scheme(urljoin(server_url, location[: MAX_URL_CHARS + 1]), server_url), "URL"
+        )
+    except (UnsafeUrl, ValueError):
+        return RedirectRefused(f"{host} redirects the {PROBE_STEP} to an unsafe address.")
+    parts = urlsplit(server_url)
+    other_path = parts.path.rstrip("/") if parts.path.endswith("/") else f"{parts.path}/"
+    # The operator's own URL with or without the last slash: the server has not chosen any of these words.
+    # A query may contain a key.
+    own_url = urlunsplit(parts._replace(path=other_path))
+    if url == safe_url(own_url, "URL") and not parts.query:
+        return RedirectRefused(
+            f"{host} redirects the {PROBE_STEP} to {own_url}; a POST is never redirected.",
+            f"Put that address into the configuration: `url: {own_url}`.",
+        )
+    return RedirectRefused(
+        f"{host} redirects the {PROBE_STEP} to another address at {host_of(url)}.",
+        "Put the address that the server names, as it is quoted, into the configuration, if you trust it.",
+        server_message=url,
+    )
+
+
+def _with_own_scheme(url: str, server_url: str) -> str:
+    # Behind a TLS proxy, a server may redirect to http on its own host.
+    parts, own_parts = urlsplit(url), urlsplit(server_url)
+    is_same_host = parts.netloc.lower() == own_parts.netloc.lower()
+    return urlunsplit(parts._replace(scheme=own_parts.scheme)) if is_same_host else url
 
 
 # The flows that use the device flow if the server supports it.
@@ -133,5 +262,7 @@ def _should_check_openid_metadata(authorization_server: AuthorizationServer) -> 
 def no_device_flow_error(authorization_server: AuthorizationServer) -> DeviceAuthorizationError:
     """Return the error for an authorization server without a device flow."""
     return DeviceAuthorizationError(
-        f"{host_of(authorization_server.issuer)} offers no device flow.", "unsupported_grant_type"
+        f"{host_of(authorization_server.issuer)} offers no device flow.",
+        "unsupported_grant_type",
+        "Log in with the link instead: open it, and paste the address that the browser ends on.",
     )

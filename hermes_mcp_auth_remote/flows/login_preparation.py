@@ -21,7 +21,7 @@ from hermes_mcp_auth_remote.flows.client_selection import (
     PreviousLogin,
     create_client,
     scope_for_login,
-    select_client,
+    select_server_and_client,
     uses_device_flow,
 )
 from hermes_mcp_auth_remote.flows.discovery import DiscoveryResult, no_device_flow_error, run_discovery
@@ -33,7 +33,14 @@ from hermes_mcp_auth_remote.oauth.authorization import (
     select_resource,
 )
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
-from hermes_mcp_auth_remote.oauth.client import Client, Signer, register_client, supports_device_flow
+from hermes_mcp_auth_remote.oauth.client import (
+    Client,
+    Signer,
+    can_use_code_flow,
+    register_client,
+    supports_device_flow,
+    with_auth_method,
+)
 from hermes_mcp_auth_remote.oauth.device import (
     DeviceAuthorization,
     can_use_device_flow,
@@ -45,6 +52,8 @@ from hermes_mcp_auth_remote.oauth.metadata import (
     AuthorizationServer,
     Discovery,
 )
+from hermes_mcp_auth_remote.oauth.redirect import names_unknown_client
+from hermes_mcp_auth_remote.oauth.token_errors import UNKNOWN_CLIENT_ERRORS
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request
 from hermes_mcp_auth_remote.values import Flow, Secret, Server
@@ -87,14 +96,24 @@ def prepare_login(  # noqa: PLR0913
             "`cryptography`, which creates keys, is not installed.",
             "Install it: pip install cryptography.",
         )
-    is_device_flow = uses_device_flow(discovery_result, flow)
-    client, is_previous_client = yield from select_client(
+    discovery_result, client, is_previous_client = yield from select_server_and_client(
         server, discovery_result, redirect_uri, now, previous_login=previous_login, flow=flow
     )
+    discovery = discovery_result.discovery
+    authorization_server = discovery.authorization_server
+    is_device_flow = uses_device_flow(discovery_result, flow)
     scope = scope_for_login(server, discovery_result, previous_login)
     base_request = _build_request(server, discovery, client, nonces, redirect_uri, scope)
     base_request = replace(base_request, uses_dpop=use_dpop)
-    register_again = partial(create_client, server, authorization_server, previous_login, redirect_uri, scope)
+    register_again = partial(
+        create_client,
+        server,
+        authorization_server,
+        previous_login,
+        redirect_uri,
+        scope,
+        for_device_flow=is_device_flow,
+    )
     if is_device_flow:
         try:
             device_authorization, client = yield from request_device_code(
@@ -109,14 +128,24 @@ def prepare_login(  # noqa: PLR0913
             if flow == "device":
                 raise
             check_pkce(authorization_server, allow_missing_pkce=options.allow_missing_pkce)
+            if not can_use_code_flow(client):
+                # It was registered for the device grant alone (quirk 58).
+                client = yield from create_client(
+                    server, authorization_server, previous_login, redirect_uri, scope
+                )
+                code_request = _build_request(server, discovery, client, nonces, redirect_uri, scope)
+                base_request = replace(code_request, uses_dpop=use_dpop)
         else:
             return PreparedLogin(for_client(base_request, client), authorization_server, device_authorization)
-    request = yield from _run_unless_client_unknown(
-        push_request(authorization_server, base_request, sign=sign),
+    request = yield from _request_unless_client_unknown(
+        authorization_server,
+        base_request,
+        sign,
         check_page=is_previous_client and authorization_server.pushed_authorization_request_endpoint is None,
         # Registering again does not help a configured or newly registered client.
         can_register=options.client_id is None and (is_previous_client or not client.is_registered),
     )
+    is_reused = is_previous_client and request is not None
     if request is None:
         # If no earlier client was used, the server refused the client ID metadata document (quirk 20).
         previous_login = replace(
@@ -127,7 +156,7 @@ def prepare_login(  # noqa: PLR0913
         request = yield from push_request(
             authorization_server, replace(new_request, uses_dpop=base_request.uses_dpop), sign=sign
         )
-    return PreparedLogin(request, authorization_server)
+    return PreparedLogin(request, authorization_server, is_client_reused=is_reused)
 
 
 def should_use_dpop(server: Server, discovery: Discovery, challenge: Challenge) -> bool:
@@ -168,18 +197,28 @@ def _build_request(
     )
 
 
-def _run_unless_client_unknown(
-    request_exchange: Exchange[AuthorizationRequest], *, check_page: bool, can_register: bool
+def _request_unless_client_unknown(
+    authorization_server: AuthorizationServer,
+    request: AuthorizationRequest,
+    sign: Signer | None,
+    *,
+    check_page: bool,
+    can_register: bool,
 ) -> Exchange[AuthorizationRequest | None]:
-    """Run the exchange; return None if the server does not know the client or refuses its document.
+    """Push the request; return None if the server does not know the client or refuses its document.
 
-    Such a server shows the user a bare error page (quirk 19). So `check_page` fetches the page first, for a
-    client of an earlier login. A pushed request needs no check, and fetching its page would use it up.
+    Such a server shows the user a bare error page (quirks 19, 49). So `check_page` fetches the page first,
+    for a client of an earlier login. A pushed request needs no check, and fetching its page would use it up.
     """
     try:
-        request = yield from request_exchange
+        request = yield from push_request(
+            authorization_server,
+            request,
+            sign=sign,
+            fatal_errors=UNKNOWN_CLIENT_ERRORS if can_register else frozenset({"invalid_client"}),
+        )
     except TokenError as error:
-        if error.error != "invalid_client" or not can_register:
+        if error.error not in UNKNOWN_CLIENT_ERRORS or not can_register:
             raise
         return None
     if not check_page:
@@ -189,7 +228,8 @@ def _run_unless_client_unknown(
         response = yield page
     except NetworkError:
         return request
-    return request if response.status < 400 else None
+    is_unknown = response.status >= 400 or names_unknown_client(response, request)
+    return None if is_unknown else request
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +237,13 @@ class PreparedLogin:
     """A request for the user, and its authorization server.
 
     If `device_authorization` is set, show that to the user instead; `request` is then not pushed.
+    `is_client_reused` is True if an earlier login registered the client.
     """
 
     request: AuthorizationRequest
     authorization_server: AuthorizationServer
     device_authorization: DeviceAuthorization | None = None
+    is_client_reused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +277,9 @@ def request_device_code(
             f"{host} does not let this client use its device flow.", "unauthorized_client"
         )
 
-    def attempt(attempted_client: Client) -> Exchange[DeviceAuthorization]:
+    def attempt(attempted_client: Client) -> Exchange[tuple[DeviceAuthorization, Client]]:
         extra = server.options.authorize_params
-        return obtain_device_authorization(
+        authorization = yield from obtain_device_authorization(
             authorization_server,
             attempted_client,
             scope=request.scope,
@@ -245,9 +287,14 @@ def request_device_code(
             extra_parameters=extra,
             sign=sign,
         )
+        auth_method = authorization.client_auth_method
+        used_client = attempted_client
+        if auth_method is not None:
+            used_client = with_auth_method(attempted_client, auth_method)
+        return authorization, used_client
 
     try:
-        device_authorization = yield from attempt(client)
+        return (yield from attempt(client))
     except DeviceAuthorizationError as error:
         if (
             register_again is None
@@ -256,8 +303,7 @@ def request_device_code(
         ):
             raise
         client = yield from register_again()
-        device_authorization = yield from attempt(client)
-    return device_authorization, client
+        return (yield from attempt(client))
 
 
 def for_client(request: AuthorizationRequest, client: Client) -> AuthorizationRequest:
@@ -287,21 +333,17 @@ def prepare_switch(
     )
     if not to_device:
         check_pkce(authorization_server, allow_missing_pkce=options.allow_missing_pkce)
-        request = authorization_request(
-            authorization_server,
-            old_request.client,
-            redirect_uri=old_request.redirect_uri,
-            state=nonces.state,
-            code_verifier=nonces.code_verifier,
-            scope=old_request.scope,
-            resource=old_request.resource,
-            extra_parameters=options.authorize_params,
-            trusted_issuers=old_request.trusted_issuers,
+        return (
+            yield from prepare_retry(
+                server,
+                prepared_login,
+                nonces,
+                scope=old_request.scope,
+                # A client that was registered for the device grant alone cannot paste (quirk 58).
+                with_new_client=not can_use_code_flow(old_request.client),
+                sign=sign,
+            )
         )
-        request = yield from push_request(
-            authorization_server, replace(request, uses_dpop=old_request.uses_dpop), sign=sign
-        )
-        return PreparedLogin(request, authorization_server)
     authorization_server = yield from find_device_endpoint(
         authorization_server.issuer, authorization_server, options.trusted_issuers
     )
@@ -316,6 +358,7 @@ def prepare_switch(
             scope=old_request.scope or (),
             auth_method=options.token_endpoint_auth_method,
             application_type=options.application_type,
+            for_device_flow=True,
         )
 
     allowed_registration = register_again if old_request.client.is_registered else None
@@ -323,3 +366,50 @@ def prepare_switch(
         server, authorization_server, old_request, sign=sign, register_again=allowed_registration
     )
     return PreparedLogin(for_client(old_request, client), authorization_server, device_authorization)
+
+
+def prepare_retry(
+    server: Server,
+    prepared_login: PreparedLogin,
+    nonces: LoginNonces,
+    *,
+    scope: frozenset[str] | None,
+    with_new_client: bool,
+    sign: Signer | None = None,
+) -> Exchange[PreparedLogin]:
+    """Prepare another authorization request of a login after an error of the provider.
+
+    The old link is useless afterwards. `with_new_client` registers a client first (quirk 49). Raises a
+    ServerError or NetworkError; the login is then unchanged.
+    """
+    authorization_server, old_request, options = (
+        prepared_login.authorization_server,
+        prepared_login.request,
+        server.options,
+    )
+    client = old_request.client
+    if with_new_client:
+        client = yield from register_client(
+            authorization_server,
+            old_request.redirect_uri,
+            client_name=options.client_name,
+            scope=scope or (),
+            auth_method=options.token_endpoint_auth_method,
+            application_type=options.application_type,
+        )
+    redirect_uri = old_request.redirect_uri
+    request = authorization_request(
+        authorization_server,
+        client,
+        redirect_uri=redirect_uri if redirect_uri in client.redirect_uris else client.redirect_uris[0],
+        state=nonces.state,
+        code_verifier=nonces.code_verifier,
+        scope=scope,
+        resource=old_request.resource,
+        extra_parameters=options.authorize_params,
+        trusted_issuers=old_request.trusted_issuers,
+    )
+    request = yield from push_request(
+        authorization_server, replace(request, uses_dpop=old_request.uses_dpop), sign=sign
+    )
+    return PreparedLogin(request, authorization_server)

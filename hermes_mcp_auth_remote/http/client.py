@@ -49,7 +49,13 @@ from hermes_mcp_auth_remote.http.transport_errors import (
 from hermes_mcp_auth_remote.http.trusted_hosts import trusted_hosts
 from hermes_mcp_auth_remote.oauth.host_names import is_listed_host
 from hermes_mcp_auth_remote.oauth.urls import MAX_URL_CHARS, host_of, is_loopback_host, origin_of, safe_url
-from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
+from hermes_mcp_auth_remote.oauth.wire import (
+    FORM_MEDIA_TYPE,
+    Exchange,
+    Request,
+    Response,
+    configured_headers,
+)
 from hermes_mcp_auth_remote.timeouts import TIME_LIMITS, TimeLimits
 from hermes_mcp_auth_remote.values import Secret, Server
 
@@ -208,7 +214,9 @@ class HttpClient(AsyncExitStack):
             async with pool.stream(
                 request.method,
                 _httpcore_url(request.url),
-                headers=_encode_headers(request, self._server.options.user_agent or user_agent()),
+                headers=_encode_headers(
+                    self._with_configured_headers(request), self._server.options.user_agent or user_agent()
+                ),
                 content=request.body or (b"" if request.method == "POST" else None),
                 extensions=extensions,
             ) as httpcore_response:
@@ -223,6 +231,23 @@ class HttpClient(AsyncExitStack):
                     response,
                     body=await read_body(chunks, host_of(request.url), request.step, reset_counters),
                 )
+
+    def _with_configured_headers(self, request: Request) -> Request:
+        """Add the operator's `headers` to a request to the server's own origin, and to no other (quirk 56).
+
+        A firewall may admit only requests with these headers. The request's own headers win. A form is
+        authenticated by the client (RFC 6749 section 2.3: one method), so it gets no `authorization`.
+        """
+        if not self._server.headers or origin_of(request.url) != origin_of(self._server.url):
+            return request
+        own_names = {name.lower() for name, _ in request.headers}
+        is_form = any(name == "content-type" and value == FORM_MEDIA_TYPE for name, value in request.headers)
+        if is_form:
+            own_names.add("authorization")
+        added = tuple(
+            header for header in configured_headers(self._server.headers) if header[0] not in own_names
+        )
+        return replace(request, headers=request.headers + added)
 
     async def _pool_for(self, url: str) -> httpcore.AsyncConnectionPool:
         origin = origin_of(url)

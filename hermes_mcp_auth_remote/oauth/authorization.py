@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote_plus, urlencode, urlsplit, urlunspli
 
 from hermes_mcp_auth_remote.errors import MalformedResponse, NetworkError, PkceNotSupported, TokenError
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
-from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate_client
+from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate_client, try_auth_methods
 from hermes_mcp_auth_remote.oauth.jws import base64url_encode
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, Discovery, ProtectedResource
 from hermes_mcp_auth_remote.oauth.token_errors import (
@@ -29,6 +29,7 @@ from hermes_mcp_auth_remote.oauth.wire import (
     parse_seconds,
     post_form,
     read_json_object,
+    retry_after_text,
     string_member,
 )
 from hermes_mcp_auth_remote.values import Secret
@@ -71,6 +72,11 @@ def code_challenge(code_verifier: Secret) -> str:
     return base64url_encode(digest)
 
 
+def nonce_for(code_verifier: Secret) -> str:
+    """Derive the `nonce` of a login, which its ID token repeats (OpenID Connect Core section 3.1.2.1)."""
+    return base64url_encode(hashlib.sha256(f"nonce {code_verifier.reveal()}".encode("ascii")).digest())
+
+
 def check_pkce(authorization_server: AuthorizationServer, *, allow_missing_pkce: bool = False) -> None:
     """Raise PkceNotSupported if the server does not advertise S256.
 
@@ -90,30 +96,30 @@ def select_scope(
     *,
     configured_scope: frozenset[str] | None = None,
     granted_scope: frozenset[str] = frozenset(),
+    needed_scope: frozenset[str] = frozenset(),
     scope_cap: frozenset[str] | None = None,
 ) -> frozenset[str] | None:
     """Select the scope to request; None sends no `scope` parameter.
 
     The first of these: the configured scope, the challenge's scope, `scopes_supported` of the protected
-    resource. A step-up requests the union with `granted_scope`. `offline_access` is added if the
-    authorization server lists it. The result is never all `scopes_supported` of the authorization server
-    (quirk 26).
+    resource. A step-up requests the union with `granted_scope`, and with the `needed_scope` of an earlier
+    challenge. `offline_access` is added if the authorization server lists it. The result is never all
+    `scopes_supported` of the authorization server (quirk 26), and never exceeds `scope_cap`.
     """
     resource = discovery.protected_resource
     supported_scope = parse_scope(" ".join(resource.scopes_supported or ())) if resource else None
     base_scope = configured_scope or challenge.scope or supported_scope
     if configured_scope and challenge.has_insufficient_scope:
         base_scope = configured_scope | (challenge.scope or frozenset())
-    scope = (base_scope or frozenset()) | granted_scope
+    scope = (base_scope or frozenset()) | granted_scope | needed_scope
     if not scope:
         return None
-    if scope_cap is not None:
-        # Without `scope`, the server grants its default, which may be wider than the cap.
-        scope = scope & scope_cap or scope_cap
     # If the operator configured a scope, add nothing to it.
     if not configured_scope and "offline_access" in (discovery.authorization_server.scopes_supported or ()):
         scope |= {"offline_access"}
-    return scope or None
+    # The cap applies last, so that nothing is added afterwards. Without `scope`, the server grants its
+    # default, which may be wider than the cap.
+    return scope if scope_cap is None else (scope & scope_cap or scope_cap)
 
 
 def select_resource(
@@ -160,6 +166,8 @@ def authorization_request(  # noqa: PLR0913
         if "offline_access" in scope and authorization_server.is_openid:
             # OpenID Connect Core section 11: offline_access is ignored without consent.
             parameters["prompt"] = "consent"
+        if "openid" in scope:
+            parameters["nonce"] = nonce_for(code_verifier)
     if resource is not None:
         parameters["resource"] = resource
     # An operator may add parameters, but not replace those that protect the login.
@@ -211,26 +219,38 @@ def _with_query(url: str, parameters: Mapping[str, str]) -> str:
 
 
 def push_request(
-    authorization_server: AuthorizationServer, request: AuthorizationRequest, *, sign: Signer | None = None
+    authorization_server: AuthorizationServer,
+    request: AuthorizationRequest,
+    *,
+    sign: Signer | None = None,
+    fatal_errors: frozenset[str] = frozenset({"invalid_client"}),
 ) -> Exchange[AuthorizationRequest]:
     """Push the request if the server has an endpoint for that (RFC 9126); else return it unchanged.
 
     A pushed request hides its parameters from the browser, protects them from change, and has a URL short
     enough for a QR code. If the server does not require it, and the push fails or the lifetime is too short,
-    the request is returned unchanged. Raises MalformedResponse, TokenError or a NetworkError.
+    the request is returned unchanged, unless the error is one of `fatal_errors`. If the server refuses the
+    client's authentication method, tries the other one once; the returned request's client has the method
+    that worked. Raises MalformedResponse, TokenError or a NetworkError.
     """
     if authorization_server.pushed_authorization_request_endpoint is None:
         return request
     required = authorization_server.require_pushed_authorization_requests
     secrets = tuple(s for s in (request.state, request.client.client_secret) if s is not None)
+
+    def attempt(client: Client) -> Exchange[tuple[str, float]]:
+        pushed = replace(request, client=client)
+        response = yield pushed_authorization_request(authorization_server, pushed, sign=sign)
+        return read_pushed_response(response, secrets)
+
     try:
-        response = yield pushed_authorization_request(authorization_server, request, sign=sign)
-        request_uri, lifetime_seconds = read_pushed_response(response, secrets)
+        (request_uri, lifetime_seconds), client = yield from try_auth_methods(request.client, attempt)
     except (MalformedResponse, TokenError, NetworkError) as error:
         # The server would refuse an unknown client later, on a page that the user sees.
-        if required or (isinstance(error, TokenError) and error.error == "invalid_client"):
+        if required or (isinstance(error, TokenError) and error.error in fatal_errors):
             raise
         return request
+    request = replace(request, client=client)
     if lifetime_seconds < MIN_PUSHED_LIFETIME_SECONDS and not required:
         return request
     url = _with_query(
@@ -255,16 +275,40 @@ def read_pushed_response(response: Response, secrets: tuple[Secret, ...] = ()) -
 
     Raises TokenError or MalformedResponse, with `secrets` masked in the server's message.
     """
-    document = read_json_object(response.body, f"response to the {PUSHED_REQUEST_STEP}")
-    if not response.ok:
-        code = error_code(document)
-        error = f"status {response.status}" if code is None else canonical_error(code)
-        error_text = f"unknown error (status {response.status})" if error == UNKNOWN_ERROR else error
-        server_message = read_server_message(document, *secrets)
-        raise TokenError(
-            f"The {PUSHED_REQUEST_STEP} was refused: {error_text}.", error, server_message=server_message
+    if response.status == 429 or response.status >= 500:
+        raise MalformedResponse(
+            f"The {PUSHED_REQUEST_STEP} was answered with status {response.status}.",
+            f"Try again {retry_after_text(response) or 'later'}; nothing was lost.",
         )
+    if not response.ok:
+        raise _push_error(response, secrets)
+    document = read_json_object(response.body, f"response to the {PUSHED_REQUEST_STEP}")
     uri = string_member(document, "request_uri")
     if uri is None:
         raise MalformedResponse(f"The response to the {PUSHED_REQUEST_STEP} has no request_uri.")
     return uri, parse_seconds(document.get("expires_in")) or 0.0
+
+
+def _push_error(response: Response, secrets: tuple[Secret, ...]) -> TokenError:
+    status = response.status
+    try:
+        document = read_json_object(response.body, PUSHED_REQUEST_STEP)
+    except MalformedResponse:
+        # A refusal without a body, or with a page: the status says what happened (quirk 57).
+        document = dict[str, object]()
+    code = error_code(document)
+    error = f"status {status}" if code is None else canonical_error(code)
+    error_text = f"an error of its own (status {status})" if error == UNKNOWN_ERROR else error
+    advice: str | None = None
+    if code is None or error in {UNKNOWN_ERROR, "invalid_target", "invalid_request"}:
+        advice = (
+            "The provider may refuse the parameter `resource`: set `oauth.resource: false` for this server, "
+            "then log in again."
+        )
+    return TokenError(
+        f"The {PUSHED_REQUEST_STEP} was refused: {error_text}.",
+        error,
+        advice,
+        server_message=read_server_message(document, *secrets),
+        status=status,
+    )

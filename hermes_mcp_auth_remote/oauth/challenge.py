@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 from hermes_mcp_auth_remote.oauth.wire import parse_scope
@@ -38,6 +38,8 @@ class Challenge:
     scope: frozenset[str] | None = None
     error: str | None = None
     is_dpop_only: bool = False
+    # True if the server named the scheme Bearer or DPoP.
+    has_scheme: bool = field(default=False, compare=False)
 
     @property
     def has_insufficient_scope(self) -> bool:
@@ -48,15 +50,24 @@ class Challenge:
 def read_challenge(header_lines: Iterable[str]) -> Challenge:
     """Read the WWW-Authenticate header lines of one response; never raises.
 
-    Reads the schemes Bearer and DPoP, which have the same parameters. Accepts odd spaces, single quotes,
+    Reads the schemes Bearer and DPoP, which have the same parameters, and `resource_metadata` of any scheme:
+    an access proxy in front of the server has its own scheme (quirk 55). Accepts odd spaces, single quotes,
     several schemes in one line and several lines, because real servers send them (quirk 9).
     """
     metadata_urls: list[str] = []
+    other_urls: list[str] = []
     scopes: list[str] = []
     error: str | None = None
     schemes: set[str] = set()
     for scheme, name, value in islice(_iter_tokens(header_lines), MAX_TOKENS):
         if scheme not in {"bearer", "dpop"}:
+            if (
+                scheme
+                and name == "resource_metadata"
+                and value
+                and len(other_urls) < MAX_RESOURCE_METADATA_URLS
+            ):
+                other_urls.append(value)
             continue
         schemes.add(scheme)
         if name == "resource_metadata" and value and value not in metadata_urls:
@@ -66,7 +77,10 @@ def read_challenge(header_lines: Iterable[str]) -> Challenge:
             scopes.append(value)
         elif name == "error" and error is None:
             error = value
-    return Challenge(tuple(metadata_urls), parse_scope(" ".join(scopes)) or None, error, schemes == {"dpop"})
+    # The URLs of Bearer and DPoP come first.
+    urls = tuple(dict.fromkeys((*metadata_urls, *other_urls)))[:MAX_RESOURCE_METADATA_URLS]
+    scope = parse_scope(" ".join(scopes)) or None
+    return Challenge(urls, scope, error, schemes == {"dpop"}, has_scheme=bool(schemes))
 
 
 def _iter_tokens(header_lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:

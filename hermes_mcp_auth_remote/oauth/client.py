@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 from urllib.parse import quote_plus, urlsplit, urlunsplit
 
-from hermes_mcp_auth_remote.errors import ClientIdRequired, MalformedResponse, RegistrationError
+from hermes_mcp_auth_remote.errors import (
+    ClientIdRequired,
+    MalformedResponse,
+    RegistrationError,
+    TokenError,
+)
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.token_errors import (
     UNKNOWN_ERROR,
@@ -27,6 +33,7 @@ from hermes_mcp_auth_remote.oauth.wire import (
     parse_seconds,
     post_json,
     read_json_object,
+    retry_after_text,
     select_members,
     string_list,
     string_member,
@@ -37,6 +44,13 @@ REGISTRATION_STEP = "client registration"
 # The limit for a server's list; this package registers one redirect URI.
 MAX_REDIRECT_URIS = 100
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+CODE_GRANTS = ("authorization_code", "refresh_token")
+# The loopback port of clients that the operator registers by hand, unless `oauth.redirect_port` is set.
+# RFC 6335 section 6: the dynamic ports are never assigned to a service.
+CONFIGURED_CLIENT_PORT = 52765
+# This program's own member of a client document. Other readers ignore unknown members.
+_DEVICE_ONLY_MEMBER = "hermes_mcp_auth_device_only"
+_SECRET_METHODS = frozenset({"client_secret_basic", "client_secret_post"})
 CLIENT_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 # The members of a client information document that are kept (RFC 7591 section 3.2.1, RFC 7592 section 3). If
@@ -49,6 +63,7 @@ _KEPT_MEMBERS = (
     "registration_client_uri",
     "registration_access_token",
     "token_endpoint_auth_method",
+    _DEVICE_ONLY_MEMBER,
     "application_type",
     "grant_types",
     "response_types",
@@ -116,26 +131,27 @@ def registration_request(
     scope: Iterable[str] = (),
     auth_method: str | None = None,
     application_type: str | None = None,
-    with_device_grant: bool = False,
+    grant_types: Sequence[str] = CODE_GRANTS,
+    manual_redirect_uri: str | None = None,
 ) -> Request:
     """Build the registration request (RFC 7591 section 2); raises ClientIdRequired without an endpoint.
 
+    `manual_redirect_uri` is the redirect URI of logins with a configured client, for the advice.
     `application_type` defaults to native for a loopback redirect URI, else web (MCP 2026-07-28).
-    `with_device_grant` also requests the device grant; oidc-provider refuses that if it does not offer it.
     """
     if authorization_server.registration_endpoint is None:
         # Do not guess /register (quirk 14).
         raise ClientIdRequired(
             f"{host_of(authorization_server.issuer)} does not let clients register themselves.",
-            f"Register a client there by hand with the redirect URI {redirect_uri}, then set "
-            "`oauth.client_id` (and `oauth.client_secret`, if you get one) for this server.",
+            manual_client_advice(manual_redirect_uri or redirect_uri),
         )
     is_loopback = is_loopback_host(host_of(redirect_uri))
     document: dict[str, object] = {
         "client_name": client_name,
         "redirect_uris": [redirect_uri],
-        "grant_types": _grant_types(with_device_grant=with_device_grant),
-        "response_types": ["code"],
+        "grant_types": list(grant_types),
+        # RFC 7591 section 2.1: only the code grant has a response type.
+        "response_types": ["code"] if "authorization_code" in grant_types else [],
         "token_endpoint_auth_method": auth_method or _preferred_auth_method(authorization_server),
         "application_type": application_type or ("native" if is_loopback else "web"),
     }
@@ -144,16 +160,33 @@ def registration_request(
     return post_json(authorization_server.registration_endpoint, REGISTRATION_STEP, document)
 
 
+def manual_client_advice(redirect_uri: str) -> str:
+    """Say how to set up a client by hand: the same words in the terminal, in chats and in `doctor`."""
+    return (
+        f"Register a client there by hand with the redirect URI {redirect_uri}, then set `oauth.client_id` "
+        "(and `oauth.client_secret`, if you get one) for this server."
+    )
+
+
+def manual_redirect_uri(redirect_uri: str, configured_port: int = 0) -> str:
+    """Return the redirect URI of logins with a configured client, for the redirect URI of another login.
+
+    On loopback, its port is always the same: a client made by hand has one redirect URI (quirk 59).
+    """
+    parts = urlsplit(redirect_uri)
+    host = parts.hostname or ""
+    if parts.scheme != "http" or not is_loopback_host(host):
+        return redirect_uri
+    port = configured_port or CONFIGURED_CLIENT_PORT
+    return urlunsplit(parts._replace(netloc=f"{f'[{host}]' if ':' in host else host}:{port}"))
+
+
 def supports_device_flow(authorization_server: AuthorizationServer) -> bool:
     """True if the server has a device endpoint and does not list its grants without the device grant."""
     grants = authorization_server.grant_types_supported
     return authorization_server.device_authorization_endpoint is not None and (
         grants is None or DEVICE_GRANT in grants
     )
-
-
-def _grant_types(*, with_device_grant: bool) -> list[str]:
-    return ["authorization_code", "refresh_token", *([DEVICE_GRANT] if with_device_grant else [])]
 
 
 def _preferred_auth_method(authorization_server: AuthorizationServer) -> str:
@@ -168,7 +201,9 @@ def read_registration_response(
     authorization_server: AuthorizationServer,
     redirect_uri: str,
     *,
-    with_device_grant: bool = False,
+    grant_types: Sequence[str] = CODE_GRANTS,
+    requested_auth_method: str | None = None,
+    manual_redirect_uri: str | None = None,
 ) -> Client:
     """Read a registration response; raises RegistrationError or MalformedResponse.
 
@@ -176,7 +211,7 @@ def read_registration_response(
     """
     host = host_of(authorization_server.issuer)
     if not response.ok:
-        raise _registration_error(response, host, redirect_uri)
+        raise _registration_error(response, host, redirect_uri, manual_redirect_uri or redirect_uri)
     document = read_json_object(response.body, f"response to the {REGISTRATION_STEP}")
     client_id = string_member(document, "client_id")
     if client_id is None:
@@ -187,11 +222,22 @@ def read_registration_response(
             f"{host} registered another redirect URI than the requested one.",
             "Register a client there by hand and set `oauth.client_id` and `oauth.redirect_uri`.",
         )
-    # Hermes's own reader requires these members, also if the server omits them.
-    grants = string_list(document, "grant_types") or _grant_types(with_device_grant=with_device_grant)
+    method = string_member(document, "token_endpoint_auth_method") or "none"
+    if method not in {*_SECRET_METHODS, "none", requested_auth_method}:
+        # Refuse now: the token request would fail after the user has approved.
+        raise RegistrationError(
+            f"{host} registered an authentication method that this program did not ask for.",
+            "Set `oauth.token_endpoint_auth_method` for this server to client_secret_post or none, or "
+            "register a client there by hand and set `oauth.client_id`.",
+            server_message=method,
+        )
+    # Hermes's own reader requires these members, also if the server omits them. Of the redirect URIs only
+    # the requested one is stored: a later login listens on it.
+    grants = string_list(document, "grant_types") or grant_types
     required_members = {
-        "redirect_uris": list(registered_redirect_uris or (redirect_uri,)),
+        "redirect_uris": [redirect_uri],
         "grant_types": list(grants),
+        **({_DEVICE_ONLY_MEMBER: True} if tuple(grant_types) == (DEVICE_GRANT,) else {}),
     }
     return replace(client_from_document({**document, **required_members}), is_registered=True)
 
@@ -212,6 +258,10 @@ def client_from_document(document: Document) -> Client:
     )
     if auth_method == "none" and secret:
         auth_method = "client_secret_post"
+    elif auth_method in _SECRET_METHODS and not secret:
+        # RFC 7591 section 2 makes Basic the default, and some servers send that default with a public client
+        # (quirk 50).
+        auth_method = "none"
     return Client(
         client_id,
         Secret(secret) if secret else None,
@@ -224,7 +274,9 @@ def client_from_document(document: Document) -> Client:
     )
 
 
-def _registration_error(response: Response, host: str, redirect_uri: str) -> RegistrationError:
+def _registration_error(
+    response: Response, host: str, redirect_uri: str, manual_redirect_uri: str
+) -> RegistrationError:
     try:
         document = read_json_object(response.body, REGISTRATION_STEP)
     except MalformedResponse:
@@ -242,11 +294,14 @@ def _registration_error(response: Response, host: str, redirect_uri: str) -> Reg
             "https `oauth.redirect_uri`, for this server.",
         )
     if response.status >= 500 or response.status == 429:
-        return make_error("Try again later; if it fails again, register a client there by hand.")
+        when = retry_after_text(response) or "later"
+        temporary_error = make_error(f"Try again {when}; if it fails again, register a client there by hand.")
+        temporary_error.is_temporary = True
+        return temporary_error
     if response.status in {401, 403}:
         return make_error(
-            "This provider accepts only clients it knows: register one there by hand with the redirect URI "
-            f"{redirect_uri} and set `oauth.client_id`, or ask it to accept your `oauth.client_name`.",
+            "This provider accepts only clients it knows. "
+            f"{manual_client_advice(manual_redirect_uri)} Or ask it to accept your `oauth.client_name`.",
         )
     return make_error()
 
@@ -259,46 +314,68 @@ def register_client(
     scope: Iterable[str] = (),
     auth_method: str | None = None,
     application_type: str | None = None,
+    for_device_flow: bool = False,
+    manual_redirect_uri: str | None = None,
 ) -> Exchange[Client]:
-    """Register a client; if the server refuses, try once more with another request.
+    """Register a client; if the server refuses, try again with another request.
 
-    The second request has the other loopback host in the redirect URI (quirk 22), or no device grant. Read
-    the accepted redirect URI from `redirect_uris`, and call `device.can_use_device_flow` for the grant.
-    Raises RegistrationError, MalformedResponse or a NetworkError.
+    The next request has the other loopback host in the redirect URI (quirk 22), or fewer grants. With
+    `for_device_flow` the device grant alone is requested next, for servers that take one grant per client
+    (quirk 58), and then no device grant. Read the accepted redirect URI from `redirect_uris`, and call
+    `device.can_use_device_flow` and `can_use_code_flow` for the grants. Raises RegistrationError,
+    MalformedResponse or a NetworkError.
     """
     has_device_flow = supports_device_flow(authorization_server)
+    scope = tuple(scope)
 
-    def attempt(attempted_redirect_uri: str, *, with_device_grant: bool) -> Exchange[Client]:
-        response = yield registration_request(
+    def attempt(attempted_redirect_uri: str, grant_types: Sequence[str]) -> Exchange[Client]:
+        request = registration_request(
             authorization_server,
             attempted_redirect_uri,
             client_name=client_name,
             scope=scope,
             auth_method=auth_method,
             application_type=application_type,
-            with_device_grant=with_device_grant,
+            grant_types=grant_types,
+            manual_redirect_uri=manual_redirect_uri,
         )
+        response = yield request
         return read_registration_response(
-            response, authorization_server, attempted_redirect_uri, with_device_grant=with_device_grant
+            response,
+            authorization_server,
+            attempted_redirect_uri,
+            grant_types=grant_types,
+            requested_auth_method=auth_method,
+            manual_redirect_uri=manual_redirect_uri,
         )
 
+    all_grants = (*CODE_GRANTS, DEVICE_GRANT) if has_device_flow else CODE_GRANTS
     try:
-        return (yield from attempt(redirect_uri, with_device_grant=has_device_flow))
+        return (yield from attempt(redirect_uri, all_grants))
     except RegistrationError as error:
         other_redirect_uri = _swap_loopback_host(redirect_uri)
         refusal_text = f"{error} {error.server_message}".lower()
         # Servers that do not use the code invalid_redirect_uri still write "redirect" in their text.
         if other_redirect_uri is not None and "redirect" in refusal_text:
-            retry = attempt(other_redirect_uri, with_device_grant=has_device_flow)
+            retries = [attempt(other_redirect_uri, all_grants)]
         elif has_device_flow and ("grant" in refusal_text or "invalid_client_metadata" in refusal_text):
             # The server may not offer the device grant to every client. Pasting works without it.
-            retry = attempt(redirect_uri, with_device_grant=False)
+            retries = [attempt(redirect_uri, CODE_GRANTS)]
+            if for_device_flow:
+                retries.insert(0, attempt(redirect_uri, (DEVICE_GRANT,)))
         else:
             raise
-        try:
-            return (yield from retry)
-        except RegistrationError:
-            raise error from None
+        for retry in retries:
+            try:
+                return (yield from retry)
+            except RegistrationError:
+                continue
+        raise error from None
+
+
+def can_use_code_flow(client: Client) -> bool:
+    """True unless this package registered the client for the device grant alone (quirk 58)."""
+    return client.document.get(_DEVICE_ONLY_MEMBER) is not True
 
 
 def _swap_loopback_host(redirect_uri: str) -> str | None:
@@ -346,3 +423,57 @@ def authenticate_client(
         basic = base64.b64encode(pair.encode()).decode()
         return form, (("authorization", Secret(f"Basic {basic}")),)
     return {**form, "client_id": client.client_id, "client_secret": client.client_secret}, ()
+
+
+T = TypeVar("T")
+
+
+def alternative_auth_method(client: Client) -> str | None:
+    """Return the method to try if the server refuses the client's own, None if there is none.
+
+    Some servers list Basic and accept only post (quirks 17, 51). Some register `none` and send a secret: some
+    of these require the secret, others refuse it (quirk 50).
+    """
+    if client.client_secret is None:
+        return None
+    if client.auth_method == "client_secret_basic":
+        return "client_secret_post"
+    is_registered_as_none = client.document.get("token_endpoint_auth_method") == "none"
+    return "none" if client.auth_method == "client_secret_post" and is_registered_as_none else None
+
+
+def with_auth_method(client: Client, auth_method: str) -> Client:
+    """Return the client with the method that its server accepts, as it is stored."""
+    # A server that refuses the secret has no use for it. A stored secret would be tried again.
+    secret = None if auth_method == "none" else client.client_secret
+    return replace(client, auth_method=auth_method, client_secret=secret)
+
+
+def is_auth_method_refusal(error: TokenError) -> bool:
+    """True if an error may mean that the server does not accept the authentication method.
+
+    RFC 6749 section 5.2 says `invalid_client`. Servers also send a 401 without a code, or 403 with
+    `unauthorized_client`; with 400, that code is about the grant.
+    """
+    if error.error == "unauthorized_client":
+        return error.status in {401, 403}
+    return error.error in {"invalid_client", "status 401"}
+
+
+def try_auth_methods(client: Client, attempt: Callable[[Client], Exchange[T]]) -> Exchange[tuple[T, Client]]:
+    """Run `attempt` with the client; if its method is refused, run it once more with the alternative.
+
+    Returns the result, and the client with the method that worked. If both are refused, raises the first
+    error.
+    """
+    try:
+        return (yield from attempt(client)), client
+    except TokenError as error:
+        auth_method = alternative_auth_method(client)
+        if auth_method is None or not is_auth_method_refusal(error):
+            raise
+        other_client = with_auth_method(client, auth_method)
+        try:
+            return (yield from attempt(other_client)), other_client
+        except TokenError:
+            raise error from None

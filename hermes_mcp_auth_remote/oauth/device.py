@@ -15,7 +15,13 @@ from hermes_mcp_auth_remote.errors import (
     ServerError,
     UnsafeUrl,
 )
-from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT, Client, Signer, authenticate_client
+from hermes_mcp_auth_remote.oauth.client import (
+    DEVICE_GRANT,
+    Client,
+    Signer,
+    authenticate_client,
+    try_auth_methods,
+)
 from hermes_mcp_auth_remote.oauth.metadata import (
     AUTHORIZATION_SERVER_STEP,
     AuthorizationServer,
@@ -45,6 +51,7 @@ from hermes_mcp_auth_remote.oauth.wire import (
     parse_seconds,
     post_form,
     read_json_or_form,
+    retry_after_text,
     select_members,
     string_list,
     string_member,
@@ -76,6 +83,8 @@ class DeviceAuthorization:
     verification_uri_complete: str | None = field(default=None, repr=False)
     lifetime_seconds: float = MAX_LOGIN_SECONDS
     interval_seconds: float = DEFAULT_INTERVAL_SECONDS
+    # The authentication method that the server accepted, if it refused the client's own.
+    client_auth_method: str | None = field(default=None, compare=False)
 
 
 def can_use_device_flow(client: Client) -> bool:
@@ -121,6 +130,22 @@ def find_device_endpoint(
     return authorization_server
 
 
+def with_device_endpoint(authorization_server: AuthorizationServer, url: str) -> AuthorizationServer:
+    """Return the server with a device endpoint that its metadata leaves out (quirk 58)."""
+    grants = authorization_server.grant_types_supported
+    if grants is not None and DEVICE_GRANT not in grants:
+        grants = (*grants, DEVICE_GRANT)
+    document: dict[str, object] = {**authorization_server.document, "device_authorization_endpoint": url}
+    if grants is not None:
+        document["grant_types_supported"] = list(grants)
+    return replace(
+        authorization_server,
+        device_authorization_endpoint=url,
+        grant_types_supported=grants,
+        document=document,
+    )
+
+
 def _with_device_endpoint(
     authorization_server: AuthorizationServer, openid_metadata: AuthorizationServer
 ) -> AuthorizationServer:
@@ -152,9 +177,9 @@ def obtain_device_authorization(
 ) -> Exchange[DeviceAuthorization]:
     """Request a device code and a user code (RFC 8628 section 3.1).
 
-    If the server refuses client_secret_basic with invalid_client, try once more with client_secret_post
-    (quirk 17). Raises DeviceAuthorizationError (pasting may still work: quirk 47), MalformedResponse,
-    UnsafeUrl or a NetworkError.
+    If the server refuses the client's authentication method, tries the other one once (quirks 17, 50, 51);
+    the result then names the method that worked. Raises DeviceAuthorizationError (pasting may still work:
+    quirk 47), MalformedResponse, UnsafeUrl or a NetworkError.
     """
     secrets = () if client.client_secret is None else (client.client_secret,)
 
@@ -169,15 +194,10 @@ def obtain_device_authorization(
         )
         return read_device_authorization_response(response, authorization_server.issuer, secrets)
 
-    try:
-        return (yield from attempt(client))
-    except DeviceAuthorizationError as error:
-        if error.error != "invalid_client" or client.auth_method != "client_secret_basic":
-            raise
-        try:
-            return (yield from attempt(replace(client, auth_method="client_secret_post")))
-        except DeviceAuthorizationError:
-            raise error from None
+    authorization, used_client = yield from try_auth_methods(client, attempt)
+    if used_client.auth_method == client.auth_method:
+        return authorization
+    return replace(authorization, client_auth_method=used_client.auth_method)
 
 
 def device_authorization_request(
@@ -228,7 +248,7 @@ def read_device_authorization_response(
     if response.status >= 500 or response.status == 429:
         raise MalformedResponse(
             f"{host} responded to the {DEVICE_AUTHORIZATION_STEP} with status {response.status}.",
-            "Try again later.",
+            f"Try again {retry_after_text(response) or 'later'}.",
         )
     try:
         document = read_json_or_form(response, label)
@@ -245,6 +265,7 @@ def read_device_authorization_response(
             error,
             _ERROR_ADVICE.get(error),
             server_message=read_server_message(document, *secrets),
+            status=response.status,
         )
     device_code, user_code = string_member(document, "device_code"), string_member(document, "user_code")
     if device_code is None:
@@ -270,7 +291,13 @@ _ERROR_ADVICE = {
     ),
     "invalid_client": (
         "The provider no longer knows this client: begin a new login to register again, or check "
-        "`oauth.client_id` and `oauth.client_secret` if you configured them."
+        "`oauth.client_id`, `oauth.client_secret` and `oauth.token_endpoint_auth_method` if you configured "
+        "them."
+    ),
+    "unauthorized_client": (
+        "The provider does not let this client use the device flow, or not with this authentication: set "
+        "`oauth.token_endpoint_auth_method` (client_secret_post or client_secret_basic) for this server, or "
+        "log in by pasting (`oauth.flow: paste`)."
     ),
     "invalid_target": "Set `oauth.resource` for this server to the value the provider expects, or to false.",
 }

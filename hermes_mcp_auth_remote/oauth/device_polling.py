@@ -25,7 +25,14 @@ from hermes_mcp_auth_remote.errors import (
     TimedOut,
     Unreachable,
 )
-from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT, Client, Signer, authenticate_client
+from hermes_mcp_auth_remote.oauth.client import (
+    DEVICE_GRANT,
+    Client,
+    Signer,
+    alternative_auth_method,
+    authenticate_client,
+    with_auth_method,
+)
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.token import Tokens, read_token_response
@@ -171,9 +178,11 @@ def _apply_wait_response(poll_state: PollState, document: Document) -> PollState
                 poll_state,
                 interval_seconds=max(poll_state.interval_seconds + SLOW_DOWN_SECONDS, server_interval),
             )
-        case "invalid_client" if poll_state.parameters.client.auth_method == "client_secret_basic":
-            # Use client_secret_post from now on (quirk 17).
-            client = replace(poll_state.parameters.client, auth_method="client_secret_post")
+        case "invalid_client" | "unauthorized_client" if (
+            method := alternative_auth_method(poll_state.parameters.client)
+        ) is not None:
+            # Use the other method from now on (quirks 17, 50, 51).
+            client = with_auth_method(poll_state.parameters.client, method)
             return replace(poll_state, parameters=replace(poll_state.parameters, client=client))
         case _:
             return None

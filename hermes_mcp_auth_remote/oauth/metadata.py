@@ -6,21 +6,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 from hermes_mcp_auth_remote.errors import (
     AddressRefused,
+    ClientRefused,
     DiscoveryFailed,
     IssuerMismatch,
     MalformedResponse,
     McpAuthError,
     NetworkError,
     ServerError,
+    UnsafeUrl,
 )
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
+from hermes_mcp_auth_remote.oauth.token_errors import is_html_response
 from hermes_mcp_auth_remote.oauth.urls import (
     authorization_server_urls,
     canonical_resource,
@@ -32,6 +35,7 @@ from hermes_mcp_auth_remote.oauth.urls import (
     origin_of,
     protected_resource_urls,
     safe_url,
+    split_url,
 )
 from hermes_mcp_auth_remote.oauth.wire import (
     Document,
@@ -39,6 +43,7 @@ from hermes_mcp_auth_remote.oauth.wire import (
     Response,
     get_json,
     read_json_object,
+    retry_after_text,
     select_members,
     string_list,
     string_member,
@@ -134,17 +139,30 @@ def discover_metadata(
     trusted_issuers: Iterable[str] = (),
     configured_issuer: str | None = None,
     preferred_issuer: str | None = None,
+    configured_resource: str | None = None,
+    is_suitable: Callable[[AuthorizationServer], bool] | None = None,
 ) -> Exchange[Discovery]:
     """Find the authorization server of an MCP server, in the order of the MCP specification.
 
     `configured_issuer` is the operator's choice and replaces the protected resource's list. If the resource
-    lists `preferred_issuer` (the store has credentials for it), that issuer is tried first.
-    Raises DiscoveryFailed, IssuerMismatch, MalformedResponse, UnsafeUrl or a NetworkError.
+    lists `preferred_issuer` (the store has credentials for it), that issuer is tried first. The result is the
+    first one for which `is_suitable` is True, else the first one with metadata. `configured_resource` is the
+    operator's `oauth.resource`, which may differ from the server's URL. Raises DiscoveryFailed,
+    ClientRefused, IssuerMismatch, MalformedResponse, UnsafeUrl or a NetworkError.
     """
     # The operator trusts an issuer by configuring it.
     trusted = frozenset(trusted_issuers) | {configured_issuer or ""}
+    refusal: ClientRefused | None = None
     try:
-        resource = yield from discover_protected_resource(server_url, challenge)
+        resource = yield from discover_protected_resource(
+            server_url,
+            challenge,
+            configured_resource=configured_resource,
+            requires_issuers=configured_issuer is None,
+        )
+    except ClientRefused as error:
+        # A server of MCP 2025-03-26 may publish only authorization server metadata.
+        resource, refusal = None, error
     except (ServerError, NetworkError):
         if configured_issuer is None:
             raise
@@ -160,28 +178,51 @@ def discover_metadata(
     else:
         # MCP 2025-03-26: "the authorization base URL [is] the MCP server URL [without] path".
         found_server = yield from discover_authorization_server(origin_of(server_url), trusted)
+        if found_server is None and refusal is not None:
+            # A refusal does not say that there is no metadata: guess no endpoints (quirk 56).
+            raise refusal
         return Discovery(found_server or default_authorization_server(server_url), None)
+    return Discovery((yield from _discover_first_suitable(issuers, trusted, is_suitable)), resource)
+
+
+def _discover_first_suitable(
+    issuers: tuple[str, ...],
+    trusted_issuers: frozenset[str],
+    is_suitable: Callable[[AuthorizationServer], bool] | None,
+) -> Exchange[AuthorizationServer]:
     first_error: McpAuthError | None = None
+    unsuitable_server: AuthorizationServer | None = None
     for issuer in issuers:
         try:
-            found_server = yield from discover_authorization_server(issuer, trusted)
+            found_server = yield from discover_authorization_server(issuer, trusted_issuers)
         except (ServerError, NetworkError) as error:
             first_error = first_error or error
             continue
-        if found_server is not None:
-            return Discovery(found_server, resource)
+        if found_server is not None and (is_suitable is None or is_suitable(found_server)):
+            return found_server
+        unsuitable_server = unsuitable_server or found_server
+    if unsuitable_server is not None:
+        return unsuitable_server
     raise first_error or DiscoveryFailed(
         f"The authorization server {host_of(issuers[0])} publishes no metadata at its standard addresses."
     )
 
 
-def discover_protected_resource(server_url: str, challenge: Challenge) -> Exchange[ProtectedResource | None]:
+def discover_protected_resource(
+    server_url: str,
+    challenge: Challenge,
+    *,
+    configured_resource: str | None = None,
+    requires_issuers: bool = True,
+) -> Exchange[ProtectedResource | None]:
     """Fetch protected resource metadata: from the challenge's URLs, else by path, else at the root.
 
-    Returns None if the server publishes none (MCP 2025-03-26). Raises a ServerError or NetworkError if a
-    request fails, because a fallback after a failure would be a downgrade.
+    Returns None if the server publishes none (MCP 2025-03-26). Raises ClientRefused if each place answers
+    403. Raises another ServerError or a NetworkError if a request fails, because a fallback after a failure
+    would be a downgrade.
     """
     first_error: McpAuthError | None = None
+    refused: list[bool] = []
     # Sentry sends two URLs and the first does not work (quirk 8), so try all, then the well-known URLs.
     urls = (*challenge.resource_metadata, *protected_resource_urls(server_url))
     for url in dict.fromkeys(urls):
@@ -189,43 +230,95 @@ def discover_protected_resource(server_url: str, challenge: Challenge) -> Exchan
             response = yield get_json(
                 safe_url(url, f"address of the {PROTECTED_RESOURCE_STEP}"), PROTECTED_RESOURCE_STEP
             )
-            if response.ok:
-                return read_protected_resource_response(response, server_url)
-            _check_absent(response, PROTECTED_RESOURCE_STEP)
+            if response.ok and not is_html_page(response):
+                return read_protected_resource_response(
+                    response,
+                    server_url,
+                    configured_resource=configured_resource,
+                    requires_issuers=requires_issuers,
+                )
+            refused.append(_is_refused(response, PROTECTED_RESOURCE_STEP))
         except AddressRefused:
             raise
         except (ServerError, NetworkError) as error:
             first_error = first_error or error
     if first_error is not None:
         raise first_error
+    if all(refused):
+        raise _client_refused_error(server_url, PROTECTED_RESOURCE_STEP)
     return None
 
 
-def read_protected_resource_response(response: Response, server_url: str) -> ProtectedResource:
+def read_protected_resource_response(
+    response: Response,
+    server_url: str,
+    *,
+    configured_resource: str | None = None,
+    requires_issuers: bool = True,
+) -> ProtectedResource:
     """Read protected resource metadata and check that it is for this server (RFC 9728 section 3.3).
 
-    Raises DiscoveryFailed, MalformedResponse or UnsafeUrl.
+    `configured_resource` is the operator's `oauth.resource`; metadata for exactly that value is accepted.
+    `requires_issuers` is False if the operator configured the authorization server. Raises DiscoveryFailed,
+    MalformedResponse or UnsafeUrl.
     """
     document = read_json_object(response.body, PROTECTED_RESOURCE_STEP)
     resource = string_member(document, "resource")
     if resource is None:
         # RFC 9728 section 2 makes it REQUIRED; without it the document may be for any server.
         raise MalformedResponse(f"The {PROTECTED_RESOURCE_STEP} names no `resource`.")
-    safe_url(resource, "`resource` of the protected resource metadata")
-    if not covers_url(resource, server_url):
+    if resource != configured_resource:
+        _check_resource(resource, server_url)
+    issuers = string_list(document, "authorization_servers", MAX_ISSUERS_READ) or ()
+    if issuers:
+        # Drop unsafe URLs if at least one URL is safe.
+        issuers = tuple(issuer for issuer in issuers if is_safe_url(issuer)) or issuers
+        safe_url(issuers[0], "issuer in the protected resource metadata")
+    elif requires_issuers:
         raise DiscoveryFailed(
-            f"The {PROTECTED_RESOURCE_STEP} is for {host_of(resource)}, not for the requested server.",
-            "Do not log in there; check the server's address and report it to its operator.",
+            f"The {PROTECTED_RESOURCE_STEP} lists no authorization server.",
+            "Set `oauth.authorization_server` for this server to the issuer of its authorization server; the "
+            "server's operator knows it.",
         )
-    issuers = string_list(document, "authorization_servers", MAX_ISSUERS_READ)
-    if not issuers:
-        raise DiscoveryFailed(f"The {PROTECTED_RESOURCE_STEP} lists no authorization server.")
-    # Drop unsafe URLs if at least one URL is safe.
-    issuers = tuple(issuer for issuer in issuers if is_safe_url(issuer)) or issuers
-    safe_url(issuers[0], "issuer in the protected resource metadata")
     # `dpop_signing_alg_values_supported` only offers proofs (RFC 9728 section 2).
     requires_dpop = document.get("dpop_bound_access_tokens_required") is True
     return ProtectedResource(resource, issuers, string_list(document, "scopes_supported"), requires_dpop)
+
+
+def _check_resource(resource: str, server_url: str) -> None:
+    """Raise DiscoveryFailed, with what differs, if a `resource` is not this server (RFC 9728 section 3.3)."""
+    server_parts = urlsplit(safe_url(server_url, "server address"))
+    try:
+        parts = split_url(resource)
+        is_web_address = parts.scheme.lower() in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        raise UnsafeUrl("The `resource` of the protected resource metadata is not a URL.") from None
+    is_downgrade = (parts.scheme.lower(), server_parts.scheme) == ("http", "https")
+    if is_web_address and is_downgrade and parts.netloc.lower() == server_parts.netloc:
+        difference = "plain http instead of https"
+    elif is_web_address:
+        safe_url(resource, "`resource` of the protected resource metadata")
+        if covers_url(resource, server_url):
+            return
+        if origin_of(resource) != origin_of(server_url):
+            raise DiscoveryFailed(
+                f"The {PROTECTED_RESOURCE_STEP} is for {host_of(resource)}, not for the requested server.",
+                "Do not log in there; check the server's address and report it to its operator.",
+            )
+        is_same_path = parts.path.rstrip("/") == server_parts.path.rstrip("/")
+        difference = (
+            "this server's address with another query" if is_same_path else "another path of this host"
+        )
+    elif parts.scheme.lower() in {"http", "https", "file", "data", "javascript"}:
+        raise UnsafeUrl("The `resource` of the protected resource metadata is not an https URL.")
+    else:
+        difference = "an identifier that is not an https URL"
+    raise DiscoveryFailed(
+        f"The {PROTECTED_RESOURCE_STEP} is for {difference}, not for the requested server.",
+        f"If you trust {host_of(server_url)}, set `oauth.resource` for this server to exactly the `resource` "
+        "that it names, as it is quoted.",
+        server_message=resource,
+    )
 
 
 def discover_authorization_server(
@@ -233,15 +326,16 @@ def discover_authorization_server(
 ) -> Exchange[AuthorizationServer | None]:
     """Fetch an issuer's metadata from its well-known URLs; None if it publishes none.
 
-    Raises a ServerError or NetworkError if a request fails.
+    Raises ClientRefused if each place answers 403, another ServerError or a NetworkError if a request fails.
     """
     first_error: McpAuthError | None = None
+    refused: list[bool] = []
     for url in authorization_server_urls(safe_url(issuer, "issuer")):
         try:
             response = yield get_json(url, AUTHORIZATION_SERVER_STEP)
-            if response.ok:
+            if response.ok and not is_html_page(response):
                 return read_authorization_server_response(response, issuer, trusted_issuers)
-            _check_absent(response, AUTHORIZATION_SERVER_STEP)
+            refused.append(_is_refused(response, AUTHORIZATION_SERVER_STEP))
         except (ServerError, NetworkError) as error:
             if isinstance(error, NetworkError):
                 # The other well-known URLs are on the same host, so they would only make the user wait.
@@ -249,16 +343,41 @@ def discover_authorization_server(
             first_error = first_error or error
     if first_error is not None:
         raise first_error
+    if all(refused):
+        raise _client_refused_error(issuer, AUTHORIZATION_SERVER_STEP)
     return None
 
 
-def _check_absent(response: Response, label: str) -> None:
-    """Raise DiscoveryFailed if a status does not mean that the document is absent: 429, 5xx."""
+def is_html_page(response: Response) -> bool:
+    """True if a response is an HTML page and not a JSON object: a single-page app serves it for any path.
+
+    Such a page means that the document is absent (quirk 54). Some servers send JSON as text/html.
+    """
+    return is_html_response(response) and response.body.lstrip()[:1] != b"{"
+
+
+def _is_refused(response: Response, label: str) -> bool:
+    """True if a status refuses the request, False if it means that the document is absent.
+
+    Raises DiscoveryFailed for a temporary failure: 429, 5xx.
+    """
     if response.status >= 500 or response.status == 429:
         raise DiscoveryFailed(
             f"The {label} could not be read: the server responded with status {response.status}.",
-            "Try again later; if it fails again, the server's operator must fix it.",
+            f"Try again {retry_after_text(response) or 'later'}; if it fails again, the server's operator "
+            "must fix it.",
         )
+    return response.status in REFUSING_STATUSES
+
+
+# Statuses of firewalls. A 401 of a server that answers all paths with it says that the document is absent.
+REFUSING_STATUSES = frozenset({403, 406, 451})
+
+
+def _client_refused_error(url: str, label: str) -> ClientRefused:
+    return ClientRefused(
+        f"{host_of(url)} refuses this program: it answers each request for {label} with 403."
+    )
 
 
 def read_authorization_server_response(
@@ -274,9 +393,18 @@ def read_authorization_server_response(
     published = string_member(document, "issuer")
     if published is None:
         raise MalformedResponse(f"The {AUTHORIZATION_SERVER_STEP} names no `issuer`.")
-    published_url, requested_url = safe_url(published, "issuer"), safe_url(issuer, "issuer")
+    requested_url = safe_url(issuer, "issuer")
+    if _differs_only_by_scheme(published, requested_url):
+        raise IssuerMismatch(
+            f"The metadata of {origin_of(requested_url)} names the same issuer with http instead of https.",
+            "The server's operator must configure its public https address; a TLS proxy may be in front.",
+            server_message=published,
+        )
+    published_url = safe_url(published, "issuer")
     if (
         published != issuer
+        # Equal by RFC 3986 section 6.2: only the default port, or the case of the host, differs.
+        and published_url != requested_url
         and not _differs_only_by_slash(published, issuer)
         and not is_trusted_issuer(published, issuer, trusted_issuers)
     ):
@@ -285,13 +413,35 @@ def read_authorization_server_response(
         issuers_text = (
             "that issuer, as it is quoted" if is_same_origin else "both issuers, as they are quoted"
         )
+        difference = (
+            "another issuer with another path"
+            if is_same_origin
+            else _describe_difference(published_url, requested_url)
+        )
         raise IssuerMismatch(
-            f"The metadata of {origin_of(requested_url)} names another issuer, at "
-            f"{origin_of(published_url)}.",
+            f"The metadata of {origin_of(requested_url)} names {difference}, at {origin_of(published_url)}.",
             f"If you trust that, add exactly {issuers_text}, to `oauth.trusted_issuers` of this server.",
             server_message=published_url if is_same_origin else f"{published_url} and {requested_url}",
         )
     return authorization_server_from_document(document)
+
+
+def _differs_only_by_scheme(published_issuer: str, requested_url: str) -> bool:
+    try:
+        published, requested = split_url(published_issuer), urlsplit(requested_url)
+    except ValueError:
+        return False
+    is_downgrade = (published.scheme.lower(), requested.scheme) == ("http", "https")
+    return is_downgrade and published.hostname == requested.hostname
+
+
+def _describe_difference(published_url: str, requested_url: str) -> str:
+    published, requested = urlsplit(published_url), urlsplit(requested_url)
+    if published.scheme != requested.scheme:
+        return "another issuer, with another scheme"
+    if published.hostname == requested.hostname and published.port != requested.port:
+        return "another issuer, with another port"
+    return "another issuer"
 
 
 def _differs_only_by_slash(published_issuer: str, requested_issuer: str) -> bool:
@@ -314,7 +464,15 @@ def authorization_server_from_document(document: Document) -> AuthorizationServe
 
     def read_endpoint(name: str) -> str | None:
         value = string_member(document, name)
-        return None if value is None else endpoint_url(value, f"`{name}`", issuer or "")
+        if value is None:
+            return None
+        if "://" not in value and value.startswith(("/", "./", "../", "?")):
+            # RFC 8414 section 2: a URL; the standards define no base for a relative one.
+            raise UnsafeUrl(
+                f"The `{name}` of the {AUTHORIZATION_SERVER_STEP} is a relative address, without a host.",
+                "The server's operator must publish the whole https address; report it to them.",
+            )
+        return endpoint_url(value, f"`{name}`", issuer or "")
 
     authorization_endpoint, token_endpoint = (
         read_endpoint("authorization_endpoint"),

@@ -9,30 +9,35 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote_plus, urljoin, urlsplit
 
-from hermes_mcp_auth_remote.errors import AuthorizationDenied, PasteRefused
+from hermes_mcp_auth_remote.errors import AuthorizationDenied, PasteRefused, ProviderErrorPasted
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.paste import (
     MAX_PASTE_CHARS,
     Candidate,
+    clean_text,
     extract_bare_code,
     extract_candidates,
 )
-from hermes_mcp_auth_remote.oauth.token_errors import UNKNOWN_ERROR, canonical_error
+from hermes_mcp_auth_remote.oauth.token_errors import UNKNOWN_CLIENT_ERRORS, UNKNOWN_ERROR, canonical_error
 from hermes_mcp_auth_remote.oauth.urls import (
+    MAX_URL_CHARS,
     host_of,
     is_loopback_host,
     is_safe_url,
     is_trusted_issuer,
     split_url,
 )
+from hermes_mcp_auth_remote.oauth.wire import Response, sanitize
 from hermes_mcp_auth_remote.values import Secret
 
 # A shorter text is a chat message, not a code.
 MIN_BARE_CODE_CHARS = 10
 # A real response has four or five; authorization servers add a few of their own.
 MAX_QUERY_FIELDS = 100
+# Of an `error_description`, in which a refused scope is searched.
+MAX_DESCRIPTION_CHARS = 4096
 
 _RESPONSE_PARAMETERS = frozenset({"code", "state", "iss", "error"})
 _WHOLE_ADDRESS_ADVICE = (
@@ -81,7 +86,7 @@ def read_authorization_response(
     refusal: PasteRefused | None = None
     responses: list[AuthorizationResponse] = []
     for readings in extract_candidates(text, request.redirect_uri):
-        response, error = _read_first(readings, request)
+        response, error = _read_first(readings, request, text)
         refusal = refusal or error
         if isinstance(error, _UncertainCode):
             raise error
@@ -119,12 +124,12 @@ class _UncertainCode(PasteRefused):
 
 
 def _read_first(
-    readings: list[Candidate], request: AuthorizationRequest
+    readings: list[Candidate], request: AuthorizationRequest, text: str
 ) -> tuple[AuthorizationResponse | None, PasteRefused | None]:
     """Return the first reading that is a response to this request, or why there is none.
 
     If the text does not show where the code of a reading ends, that reading is not used, and the error is an
-    _UncertainCode.
+    _UncertainCode. `text` is the whole paste.
     """
     refusal: PasteRefused | None = None
     for candidate in readings:
@@ -132,7 +137,7 @@ def _read_first(
             parameters = _read_parameters(candidate.address, request)
             if parameters is None:
                 continue
-            response = _check_response(parameters, request)
+            response = _check_response(parameters, request, text)
         except PasteRefused as error:
             refusal = refusal or error
             continue
@@ -170,7 +175,11 @@ def _read_parameters(candidate: str, request: AuthorizationRequest) -> dict[str,
         if len({name for name, _ in pairs}) != len(pairs):
             # RFC 6749 section 3.1: parameters "MUST NOT be included more than once".
             raise PasteRefused("That address has a parameter twice, so it cannot be right.")
-        return dict(pairs)
+        parameters = dict(pairs)
+        if "error" in parameters:
+            descriptions = (value for name, value in fields if name == "error_description")
+            parameters["error_description"] = next(descriptions, "")
+        return parameters
     raise PasteRefused(
         "That address has no code: it is not the one your browser ended on.", _WHOLE_ADDRESS_ADVICE
     )
@@ -202,11 +211,12 @@ def _split_redirect(candidate: str, request: AuthorizationRequest) -> tuple[str,
     # A browser shows "/" if there is no path (RFC 3986 section 6.2.3).
     if is_accepted_scheme and is_same_host and (parts.path or "/") == (expected.path or "/"):
         return parts.query, parts.fragment
-    authorization_endpoint = urlsplit(request.authorization_endpoint)
-    if parts.netloc.lower() == authorization_endpoint.netloc.lower():
+    if parts.netloc.lower() in _provider_netlocs(request):
+        _refuse_provider_error(parts, request)
         raise PasteRefused(
             "That is an address at the provider, not the one your browser ended on.",
-            f"Finish there first; the address to paste begins with {request.redirect_uri}.",
+            f"Finish there first; the address to paste begins with {request.redirect_uri}. If the provider "
+            "shows an error instead, cancel this login and begin another one.",
         )
     raise PasteRefused(
         "That address does not belong to this login.",
@@ -227,9 +237,14 @@ def _split_pasted(url: str) -> SplitResult | None:
     return parts
 
 
-def _check_response(parameters: dict[str, str], request: AuthorizationRequest) -> AuthorizationResponse:
+def _check_response(
+    parameters: dict[str, str], request: AuthorizationRequest, text: str
+) -> AuthorizationResponse:
     state, issuer = parameters.get("state"), parameters.get("iss")
     if not state:
+        if "error" in parameters and "code" not in parameters and issuer in {None, request.issuer}:
+            # Some servers leave out the state if they refuse the request (quirk 53).
+            raise _stateless_error(parameters, request, text)
         raise PasteRefused(
             "That address has no state, so it does not show which login it belongs to.",
             _WHOLE_ADDRESS_ADVICE,
@@ -264,33 +279,125 @@ def _check_response(parameters: dict[str, str], request: AuthorizationRequest) -
     return AuthorizationResponse(Secret(code), is_bare=False, construction_key=_CONSTRUCTION_KEY)
 
 
+def _provider_netlocs(request: AuthorizationRequest) -> frozenset[str]:
+    """Return host and port of the provider's pages: of the issuer and of the authorization endpoint."""
+    urls = (request.authorization_endpoint, request.issuer)
+    return frozenset(urlsplit(url).netloc.lower() for url in urls)
+
+
+def _refuse_provider_error(parts: SplitResult, request: AuthorizationRequest) -> None:
+    """Raise ProviderErrorPasted if an address of the provider's error page names an error (quirk 49)."""
+    parameters = _error_parameters(parts)
+    error = canonical_error(parameters.get("error", "").strip().lower())
+    if error not in UNKNOWN_CLIENT_ERRORS:
+        return
+    client_id, state = parameters.get("client_id"), parameters.get("state")
+    is_other_login = state is not None and Secret(state) != request.state
+    if is_other_login or client_id not in {None, request.client.client_id}:
+        return
+    host = host_of(request.issuer)
+    if request.client.is_registered:
+        advice = "Cancel this login and begin another one: it registers a new client."
+    else:
+        advice = "Check `oauth.client_id` of this server, or remove it so that a client is registered."
+    raise ProviderErrorPasted(f"{host} does not know this login's client ({error}).", advice, error=error)
+
+
+def names_unknown_client(response: Response, request: AuthorizationRequest) -> bool:
+    """True if a redirect of the authorization page says that the server does not know the client.
+
+    Such a server redirects to an error page of its own, or to the redirect URI (quirk 49). Never raises.
+    """
+    location = response.header("location")
+    if not 300 <= response.status < 400 or location is None:
+        return False
+    try:
+        parts = split_url(urljoin(request.authorization_endpoint, location[: MAX_URL_CHARS + 1]))
+    except ValueError:
+        return False
+    netlocs = {*_provider_netlocs(request), urlsplit(request.redirect_uri).netloc.lower()}
+    error = canonical_error(_error_parameters(parts).get("error", "").strip().lower())
+    return parts.netloc.lower() in netlocs and error in UNKNOWN_CLIENT_ERRORS
+
+
+def _error_parameters(parts: SplitResult) -> dict[str, str]:
+    """Read the parameters of a provider's page: of its query, and of its fragment (a single-page app)."""
+    parameters: dict[str, str] = {}
+    for part in (parts.fragment.rpartition("?")[2], parts.query):
+        try:
+            parameters |= dict(parse_qsl(part, max_num_fields=MAX_QUERY_FIELDS))
+        except ValueError:
+            continue
+    return parameters
+
+
+def _stateless_error(
+    parameters: dict[str, str], request: AuthorizationRequest, text: str
+) -> ProviderErrorPasted:
+    error = canonical_error(parameters["error"].strip().lower())
+    description = _read_description(text) or parameters.get("error_description", "")
+    named_scope = frozenset(re.findall(r"[!#-\[\]-~]+", description[:MAX_DESCRIPTION_CHARS]))
+    named_scope |= frozenset(word.strip(".,;'()") for word in named_scope)
+    host = host_of(request.issuer)
+    error_text = "an error that is in no standard" if error == UNKNOWN_ERROR else error
+    return ProviderErrorPasted(
+        f"{host} refused a login: {error_text}. The address has no state, so it may be another login's.",
+        _DENIAL_ADVICE.get(error, "Cancel this login and begin another one."),
+        error=error,
+        server_message=_provider_message(parameters["error"], description, request),
+        refused_scope=(request.scope or frozenset()) & named_scope
+        if error == "invalid_scope"
+        else frozenset(),
+    )
+
+
+# Some browsers copy an address with plain blanks in it. The other excluded characters end it (`paste`).
+_DESCRIPTION = re.compile(r"[?&#]error_description=([^&#<>\"`“”]*)")
+
+
+def _read_description(text: str) -> str:
+    """Return the `error_description` of a pasted address, also if it contains plain blanks."""
+    match = _DESCRIPTION.search(clean_text(text[:MAX_PASTE_CHARS]))
+    return "" if match is None else unquote_plus(match[1])
+
+
+def _provider_message(error: str, description: str, request: AuthorizationRequest, *codes: str | None) -> str:
+    """Return the provider's own words about an error, with the secrets of the login masked."""
+    secrets = (request.state, request.code_verifier, *(Secret(code) for code in codes if code))
+    vendor_error = error if canonical_error(error.strip().lower()) == UNKNOWN_ERROR else ""
+    parts = (sanitize(part, *secrets) for part in (vendor_error, description))
+    return ": ".join(part for part in parts if part)
+
+
 def _is_trusted_issuer(issuer: str, request: AuthorizationRequest) -> bool:
     return is_safe_url(issuer) and is_trusted_issuer(issuer, request.issuer, request.trusted_issuers)
 
 
+_DENIAL_ADVICE = {
+    "invalid_scope": (
+        "Set `oauth.scope` for this server to scopes that the provider offers, then log in again."
+    ),
+    "invalid_target": "Set `oauth.resource` for this server to what the provider expects, or to false.",
+    "temporarily_unavailable": "Try again in a few minutes.",
+    "server_error": "Try again in a few minutes.",
+    "invalid_client": "Begin a new login: it registers a new client, unless you set `oauth.client_id`.",
+    "unauthorized_client": "Begin a new login: it registers a new client, unless you set `oauth.client_id`.",
+}
+
+
 def _denial_error(parameters: dict[str, str], request: AuthorizationRequest) -> AuthorizationDenied:
-    error = parameters["error"]
-    # The sender of the address may have put a secret into `error`.
-    secrets = (request.state.reveal(), parameters.get("code"))
-    server_message = "" if any(s and s in error for s in secrets) else error
-    error = canonical_error(error)
-    host = host_of(request.issuer)
+    server_message = _provider_message(
+        parameters["error"], parameters.get("error_description", ""), request, parameters.get("code")
+    )
+    error, host = canonical_error(parameters["error"]), host_of(request.issuer)
     if error == "access_denied":
-        return AuthorizationDenied(f"Access was denied at {host}.", error)
-    advice = {
-        "invalid_scope": (
-            "Set `oauth.scope` for this server to scopes that the provider offers, then log in again."
-        ),
-        "invalid_target": "Set `oauth.resource` for this server to what the provider expects, or to false.",
-        "temporarily_unavailable": "Try again in a few minutes.",
-        "server_error": "Try again in a few minutes.",
-    }.get(error)
+        return AuthorizationDenied(f"Access was denied at {host}.", error, server_message=server_message)
     error_text = "one that is in no standard" if error == UNKNOWN_ERROR else error
     return AuthorizationDenied(
         f"{host} responded to the login with an error: {error_text}.",
         error,
-        advice,
-        server_message=server_message if error == UNKNOWN_ERROR else "",
+        _DENIAL_ADVICE.get(error),
+        server_message=server_message,
     )
 
 

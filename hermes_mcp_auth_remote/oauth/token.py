@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 from hermes_mcp_auth_remote.errors import MalformedResponse, TokenError
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
-from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate_client
+from hermes_mcp_auth_remote.oauth.client import Client, Signer, authenticate_client, try_auth_methods
 from hermes_mcp_auth_remote.oauth.dpop import Prover, send_with_proof
 from hermes_mcp_auth_remote.oauth.jws import read_unverified_claims
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
@@ -34,6 +35,7 @@ from hermes_mcp_auth_remote.values import Secret, ServerOptions
 TOKEN_STEP = "token request"  # noqa: S105  a step's name
 REFRESH_STEP = "refresh"
 REVOCATION_STEP = "revocation"
+MAX_TOKEN_TYPE_CHARS = 64
 
 TokenScheme = Literal["Bearer", "DPoP"]
 """The scheme of the Authorization header; a DPoP token needs a proof of its key (RFC 9449 section 7.1)."""
@@ -41,7 +43,11 @@ TokenScheme = Literal["Bearer", "DPoP"]
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Tokens that a token endpoint issued (RFC 6749 section 5.1). Times: epoch seconds, None for unknown."""
+    """Tokens that a token endpoint issued (RFC 6749 section 5.1). Times: epoch seconds, None for unknown.
+
+    `client_auth_method` is the authentication method that the server accepted, if it refused the client's
+    own: store it with the client (`client.with_auth_method`).
+    """
 
     access_token: Secret
     refresh_token: Secret | None = None
@@ -51,6 +57,7 @@ class Tokens:
     obtained_at: float | None = None
     account: str | None = None
     scheme: TokenScheme = "Bearer"
+    client_auth_method: str | None = field(default=None, compare=False)
 
     @property
     def authorization_header(self) -> str:
@@ -143,16 +150,16 @@ class TokenEndpoint:
 def request_tokens(token_endpoint: TokenEndpoint, step: str, form: Form, now: float) -> Exchange[Tokens]:
     """Send one token request. `now` is in epoch seconds.
 
-    If the server refuses client_secret_basic with invalid_client, try once more with client_secret_post
-    (quirk 17). Raises TokenError, MalformedResponse or a NetworkError.
+    If the server refuses the client's authentication method, try the other one once (quirks 17, 50, 51). The
+    tokens then name the method that worked. Raises TokenError, MalformedResponse or a NetworkError.
     """
-    client, endpoint = token_endpoint.client, token_endpoint.url
+    endpoint = token_endpoint.url
 
-    def attempt(auth_method: str | None = None) -> Exchange[Tokens]:
-        fields, headers = authenticate_client(
-            client, token_endpoint.issuer, form, sign=token_endpoint.sign, auth_method=auth_method
+    def attempt(client: Client) -> Exchange[Tokens]:
+        fields, headers = authenticate_client(client, token_endpoint.issuer, form, sign=token_endpoint.sign)
+        secrets = tuple(
+            v for v in (*fields.values(), token_endpoint.client.client_secret) if isinstance(v, Secret)
         )
-        secrets = tuple(v for v in (*fields.values(), client.client_secret) if isinstance(v, Secret))
         # A server that quotes the Authorization header quotes the secret.
         secrets += tuple(
             Secret(value.reveal().removeprefix("Basic ")) for _, value in headers if isinstance(value, Secret)
@@ -163,15 +170,9 @@ def request_tokens(token_endpoint: TokenEndpoint, step: str, form: Form, now: fl
             response, now, host_of(endpoint), step, secrets, has_proof=token_endpoint.prover is not None
         )
 
-    try:
-        return (yield from attempt())
-    except TokenError as error:
-        if error.error != "invalid_client" or client.auth_method != "client_secret_basic":
-            raise
-        try:
-            return (yield from attempt("client_secret_post"))
-        except TokenError:
-            raise error from None
+    tokens, client = yield from try_auth_methods(token_endpoint.client, attempt)
+    is_same_method = client.auth_method == token_endpoint.client.auth_method
+    return tokens if is_same_method else replace(tokens, client_auth_method=client.auth_method)
 
 
 def read_token_response(
@@ -204,13 +205,20 @@ def _flatten_nested_token(document: Document) -> Document:
 
 def _read_tokens(document: Document, now: float, label: str, *, has_proof: bool) -> Tokens:
     access_token = string_member(document, "access_token")
+    if access_token is None and string_member(document, "id_token") is not None:
+        # OpenID Connect servers send only an ID token if the request names nothing else (quirk 63).
+        raise MalformedResponse(
+            f"The {label} has an ID token but no access token: the login asked for no API.",
+            "Set `oauth.scope` for this server to a scope of the MCP server, or its audience with "
+            "`oauth.authorize_params: {audience: …}`; the server's operator knows both. Then log in again.",
+        )
     if (
         access_token is None
         or not (access_token.isascii() and access_token.isprintable())
         or " " in access_token
     ):
         raise MalformedResponse(f"The {label} has no usable access token.")
-    scheme = (string_member(document, "token_type") or "bearer").lower()
+    scheme = _read_scheme(string_member(document, "token_type"))
     # RFC 6749 section 7.1: a client "MUST NOT use an access token if it does not understand the token type".
     is_bound = has_proof and scheme == "dpop"
     if scheme not in {"bearer", "user"} and not is_bound:
@@ -243,6 +251,12 @@ def shift_times(tokens: Tokens, seconds: float) -> Tokens:
         obtained_at=shift(tokens.obtained_at),
         refresh_expires_at=shift(tokens.refresh_expires_at),
     )
+
+
+def _read_scheme(token_type: str | None) -> str:
+    """Return a token type in lower case; "BearerToken" and "Bearer " are Bearer (quirk 63)."""
+    scheme = re.sub(r"[\s_-]", "", (token_type or "bearer")[:MAX_TOKEN_TYPE_CHARS]).lower()
+    return scheme.removesuffix("token") or "bearer"
 
 
 def require_dpop(tokens: Tokens, options: ServerOptions, host: str) -> None:

@@ -11,7 +11,13 @@ from collections.abc import Mapping
 from typing import Literal, cast
 
 from hermes_mcp_auth_remote.errors import MalformedResponse, TokenError
-from hermes_mcp_auth_remote.oauth.wire import Document, Response, read_json_or_form, sanitize
+from hermes_mcp_auth_remote.oauth.wire import (
+    Document,
+    Response,
+    read_json_or_form,
+    retry_after_text,
+    sanitize,
+)
 from hermes_mcp_auth_remote.values import Secret
 
 Verdict = Literal["granted", "temporary", "client_error", "unauthorized", "final"]
@@ -87,6 +93,8 @@ TEMPORARY_ERRORS = frozenset(
 BAD_REQUEST_ERRORS = frozenset(
     {"unsupported_grant_type", "invalid_scope", "invalid_target", "invalid_dpop_proof"}
 )
+# The server does not know the client, or no longer lets it use this grant.
+UNKNOWN_CLIENT_ERRORS = frozenset({"invalid_client", "unauthorized_client"})
 KNOWN_ERRORS = _STANDARD_ERRORS | TEMPORARY_ERRORS | _VENDOR_ERROR_NAMES.keys()
 UNKNOWN_ERROR = "unknown error"
 
@@ -95,7 +103,13 @@ _ERROR_ADVICE = {
     "invalid_grant": "Begin a new login. A code works only once, and only for about a minute.",
     "invalid_client": (
         "The provider no longer knows this client: begin a new login to register again, or check "
-        "`oauth.client_id` and `oauth.client_secret` if you configured them."
+        "`oauth.client_id`, `oauth.client_secret` and `oauth.token_endpoint_auth_method` if you configured "
+        "them."
+    ),
+    "unauthorized_client": (
+        "The provider does not let this client do that, or not with this authentication: set "
+        "`oauth.token_endpoint_auth_method` (client_secret_post or client_secret_basic) for this server, and "
+        "log in again."
     ),
     "invalid_target": "Set `oauth.resource` for this server to the value the provider expects, or to false.",
     "invalid_scope": "Set `oauth.scope` for this server to scopes that the provider offers.",
@@ -176,7 +190,11 @@ def read_granted_document(response: Response, host: str, step: str, secrets: tup
     """Return the document of a successful token response; raises TokenError or MalformedResponse."""
     status = response.status
     if is_temporary_status(status):
-        raise MalformedResponse(f"{host} responded to the {step} with status {status}.", _RETRY_LATER_ADVICE)
+        when = retry_after_text(response)
+        raise MalformedResponse(
+            f"{host} responded to the {step} with status {status}.",
+            _RETRY_LATER_ADVICE if when is None else f"Try again {when}; nothing was lost.",
+        )
     try:
         document = read_json_or_form(response, f"response to the {step} at {host}")
     except MalformedResponse:
@@ -194,7 +212,7 @@ def _token_error(
     document: Document, verdict: Verdict, status: int, host: str, step: str, secrets: tuple[Secret, ...]
 ) -> TokenError:
     error = canonical_error(error_code(document)) if has_error_member(document) else f"status {status}"
-    error_text = f"unknown error (status {status})" if error == UNKNOWN_ERROR else error
+    error_text = f"an error of its own (status {status})" if error == UNKNOWN_ERROR else error
     advice = _ERROR_ADVICE.get(error)
     if advice is None and verdict == "temporary":
         advice = _RETRY_LATER_ADVICE
@@ -204,6 +222,7 @@ def _token_error(
         advice,
         server_message=read_server_message(document, *secrets),
         verdict=verdict,
+        status=status,
     )
 
 

@@ -22,6 +22,7 @@ Form = Mapping[str, str | Secret]
 
 # Real metadata, registration and token responses are far smaller.
 MAX_BODY_BYTES = 1_048_576
+FORM_MEDIA_TYPE = "application/x-www-form-urlencoded"
 MAX_SANITIZED_CHARS = 200
 # The limits below bound the work on one response. A megabyte of commas would block all other callers.
 # Commas, colons, opening brackets and braces of a JSON document; a large real one has a few hundred.
@@ -123,7 +124,7 @@ def post_form(
 ) -> Request:
     """Build a form POST that asks for JSON (otherwise GitHub sends a form: quirk 30)."""
     fields = {name: value.reveal() if isinstance(value, Secret) else value for name, value in form.items()}
-    base_headers = (("accept", "application/json"), ("content-type", "application/x-www-form-urlencoded"))
+    base_headers = (("accept", "application/json"), ("content-type", FORM_MEDIA_TYPE))
     body = urlencode(fields).encode()
     return Request("POST", url, step, base_headers + headers, body, is_token_request=is_token_request)
 
@@ -264,6 +265,31 @@ def parse_seconds(value: object) -> float | None:
     except (ValueError, OverflowError):
         return None
     return min(seconds, MAX_LIFETIME_SECONDS) if math.isfinite(seconds) and seconds > 0 else None
+
+
+def retry_after_text(response: Response) -> str | None:
+    """Say when to try again by `Retry-After`: "in 30 seconds", "after 07:28 UTC"; None without a valid one.
+
+    RFC 9110 section 10.2.3: the value is a number of seconds or a date.
+    """
+    value = (response.header("retry-after") or "").strip()
+    seconds = parse_seconds(value)
+    if seconds is not None:
+        count, unit = (math.ceil(seconds), "second") if seconds < 120 else (math.ceil(seconds / 60), "minute")
+        if unit == "minute" and count >= 120:
+            count, unit = math.ceil(count / 60), "hour"
+        return f"in {count} {unit}{'s' * (count != 1)}"
+    if not value or len(value) > MAX_NUMBER_CHARS:
+        return None
+    # Imported here: few responses have a date.
+    from datetime import UTC  # noqa: PLC0415
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415
+
+    try:
+        date = parsedate_to_datetime(value).astimezone(UTC)
+    except (ValueError, OverflowError, IndexError, TypeError):
+        return None
+    return f"after {date:%H:%M} UTC on {date:%Y-%m-%d}"
 
 
 def parse_scope(text: str) -> frozenset[str]:

@@ -186,8 +186,13 @@ class AuthService:
         login = await self._logins.get(login_id)
         return await self._logins.switch_flow(login_id, flow, self._servers.server_of(login))
 
-    async def complete_login(self, login_id: str, text: str | Secret, origin: Origin) -> Connection:
+    async def complete_login(
+        self, login_id: str, text: str | Secret, origin: Origin, *, is_pasted: bool = True
+    ) -> Connection:
         """Complete a login with a pasted or received redirect URL (untrusted text); return the connection.
+
+        `is_pasted` is False if a loopback listener received the URL. A pasted error of the provider can make
+        the login continue with another link; read it with `login` after a PasteRefused.
 
         Raises PasteRefused if the login still waits, or a LoginError, ServerError or NetworkError if it has
         failed. The credentials of an earlier login stay unless new ones replace them.
@@ -195,7 +200,7 @@ class AuthService:
         text = as_secret(text)
         login = await self._logins.get(login_id)
         server = self._servers.server_of(login)
-        credentials = await self._logins.complete_login(login_id, text, origin, server)
+        credentials = await self._logins.complete_login(login_id, text, origin, server, is_pasted=is_pasted)
         if credentials.tokens is not None:
             self.session(server, login.key.owner).adopt(credentials.tokens, credentials.proof_key)
         return connection_from_credentials(login.key, login.server_url, credentials)
@@ -247,6 +252,17 @@ class AuthService:
     def waiting_logins(self) -> list[Login]:
         """List the logins that wait for a user, in the order of their start."""
         return [login for login in self.logins() if login.status == "waiting"]
+
+    def unanswered_login(self, server: Server, owner: Owner = None) -> Login | None:
+        """Return the last login of a server and owner if it ended without a response of the provider.
+
+        The next login then registers another client. Changes nothing. Raises StoreError.
+        """
+        from hermes_mcp_auth_remote.service.start_login import unanswered_login  # noqa: PLC0415
+
+        key, store = CredentialKey(server.name, owner), self._deps.store
+        credentials = store.read(key).credentials
+        return unanswered_login(store.logins.list_all(), key, credentials, self._deps.login_time)
 
     def connection(self, server: Server, owner: Owner = None) -> Connection | None:
         """Return the connection of a server and owner, or None if no token is stored."""

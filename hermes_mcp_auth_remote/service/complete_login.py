@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hermes_mcp_auth_remote.errors import (
+    AuthorizationDenied,
     LoginError,
     LoginExpired,
     McpAuthError,
@@ -28,7 +29,9 @@ from hermes_mcp_auth_remote.login import (
     login_state_error,
     matches_origin,
 )
+from hermes_mcp_auth_remote.oauth.client import with_auth_method
 from hermes_mcp_auth_remote.oauth.token import Tokens, require_dpop
+from hermes_mcp_auth_remote.oauth.token_errors import UNKNOWN_CLIENT_ERRORS
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.service.connections import revoke_tokens
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
@@ -192,7 +195,10 @@ class LoginCompletion:
             self._drop_unknown_client(login, error)
 
     def _drop_unknown_client(self, login: Login, error: McpAuthError) -> None:
-        if isinstance(error, TokenError) and error.error == "invalid_client":
+        is_unknown = isinstance(error, TokenError) and error.error == "invalid_client"
+        # The authorization page may say so as well (quirk 49).
+        is_unknown |= isinstance(error, AuthorizationDenied) and error.error in UNKNOWN_CLIENT_ERRORS
+        if is_unknown:
             # The next login registers a new client. A refresh with the unknown client would fail too.
             self._deps.store.drop_client(login.key, login.request.client)
 
@@ -220,6 +226,9 @@ def credentials_of(
     `config_files` is the identity of the files that configure the server's URL (`Server.config_files`).
     """
     request = login.request
+    client = request.client
+    if tokens.client_auth_method is not None:
+        client = with_auth_method(client, tokens.client_auth_method)
     binding = Binding(
         server_name=login.key.server_name,
         server_url=login.server_url,
@@ -232,7 +241,7 @@ def credentials_of(
         refresh_expires_at=tokens.refresh_expires_at,
         config_files=config_files,
     )
-    credentials = Credentials(tokens, request.client, login.authorization_server, binding)
+    credentials = Credentials(tokens, client, login.authorization_server, binding)
     return replace(credentials, proof_key=proof_key) if tokens.scheme == "DPoP" else credentials
 
 

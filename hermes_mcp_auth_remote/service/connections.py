@@ -11,7 +11,7 @@ from hermes_mcp_auth_remote.oauth.token import revocation_request
 from hermes_mcp_auth_remote.oauth.token_refusal import TokenRefusal
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import Exchange
-from hermes_mcp_auth_remote.store.credentials import Credentials
+from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.values import CredentialKey
 
 
@@ -49,7 +49,15 @@ def connection_from_credentials(
         refresh_failure=refresh_failure,
         # An unrefused token may still be accepted.
         token_refusal=token_refusal if token_refusal is not None and token_refusal.is_refused else None,
+        needed_scope=_needed_scope(binding, granted_scope),
     )
+
+
+def _needed_scope(binding: Binding | None, granted_scope: frozenset[str] | None) -> frozenset[str] | None:
+    needed_scope = binding.needed_scope if binding else None
+    if not needed_scope:
+        return needed_scope
+    return needed_scope - (granted_scope or frozenset()) or None
 
 
 def session_ended_reason(authorization_server: AuthorizationServer) -> str:

@@ -17,6 +17,7 @@ from hermes_mcp_auth_remote.errors import (
     LoginError,
     McpAuthError,
     PasteRefused,
+    ProviderErrorPasted,
     StillExchanging,
     TimedOut,
     TokenError,
@@ -126,19 +127,24 @@ class Logins:
         self._deps.store.logins.change(login.id, partial(_release_login, login))
 
     async def complete_login(
-        self, login_id: str, text: Secret, origin: Origin, server: Server
+        self, login_id: str, text: Secret, origin: Origin, server: Server, *, is_pasted: bool = True
     ) -> Credentials:
         """Complete a login with text that a user pasted or a browser sent; `text` is untrusted.
 
+        `is_pasted` is False for a request to the loopback listener, which any web page may send. If the text
+        is an error of the provider without a state, the login may continue with another link (`retry_login`).
         Returns the stored credentials. Raises PasteRefused if the login still waits. Raises another
         LoginError, or what the token request raises, if the login has failed. Raises StillExchanging if the
         server got the code and takes too long: the login then stays `exchanging` until a response ends it.
         If the caller is cancelled, a code that was sent is still exchanged. One that was not sent is not
         exchanged, and the login waits again or has failed.
         """
-        login, response = await run_undoable_file_work(
-            self._parse_and_claim, self._release_claim, login_id, text, origin
-        )
+        try:
+            login, response = await run_undoable_file_work(
+                self._parse_and_claim, self._release_claim, login_id, text, origin
+            )
+        except ProviderErrorPasted as pasted_error:
+            raise (await self._retry_login(login_id, server, pasted_error, is_pasted=is_pasted)) from None
         hold, limits = ExitDelay(), self._deps.limits
         flight = self._deps.exchange_flights.submit(
             login_id, lambda: self._exchange_code(hold, login, response, origin, server), server.url
@@ -162,6 +168,34 @@ class Logins:
                 # Ctrl-C before the code was sent.
                 self._completion.fail_exchange(login, LoginError("This login was interrupted."))
             raise
+
+    async def _retry_login(
+        self, login_id: str, server: Server, error: ProviderErrorPasted, *, is_pasted: bool
+    ) -> PasteRefused:
+        """Continue a login with another request if that can help; return the error for the user."""
+        if not is_pasted:
+            return PasteRefused("That address has no state, so it does not show which login it belongs to.")
+        from hermes_mcp_auth_remote.service.start_login import retry_login  # noqa: PLC0415  as in `start_login`
+
+        login = await self.get(login_id)
+        try:
+            retried = await retry_login(self._deps, server, login, error)
+        except McpAuthError as failure:
+            error.advice = f"{failure} {failure.advice}"
+            return error
+        if retried is None:
+            return error
+
+        def apply_retry(current: Login) -> Login:
+            if current.status != "waiting" or not is_same_prompt(current, login):
+                raise error
+            return replace(retried, message_ids=current.message_ids, paste_attempts=current.paste_attempts)
+
+        await self._change_login(login_id, apply_retry)
+        error.advice = (
+            "This login has a new link now: open it, and paste the address that the browser ends on."
+        )
+        return error
 
     async def _exchange_code(
         self,

@@ -28,7 +28,7 @@ from hermes_mcp_auth_remote.errors import (
 from hermes_mcp_auth_remote.exit_delay import ExitDelay
 from hermes_mcp_auth_remote.oauth.authorization import select_resource
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
-from hermes_mcp_auth_remote.oauth.client import Client
+from hermes_mcp_auth_remote.oauth.client import Client, with_auth_method
 from hermes_mcp_auth_remote.oauth.dpop import Prover
 from hermes_mcp_auth_remote.oauth.refresh_failure import (
     EXPIRED_TOKEN_PAUSE_SECONDS,
@@ -41,6 +41,7 @@ from hermes_mcp_auth_remote.service.cached_token import CachedToken, make_cached
 from hermes_mcp_auth_remote.service.connections import session_ended_reason
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
 from hermes_mcp_auth_remote.service.leases import acquire_lease
+from hermes_mcp_auth_remote.service.needed_scope import save_needed_scope
 from hermes_mcp_auth_remote.service.refresh_backoff import RefreshFailureTracker
 from hermes_mcp_auth_remote.service.single_flight import join
 from hermes_mcp_auth_remote.service.unsaved_tokens import BufferedCredentialStore
@@ -95,6 +96,7 @@ class TokenSource:
                 with suppress(TokensRefused):
                     return await self.token_other_than(refused_header, challenge)
                 return None
+            await save_needed_scope(self._deps, self._server, self._key, challenge)
             # RFC 6750 section 3.1; a refresh never widens a scope (RFC 6749 section 6).
             raise AuthorizationRequired(
                 self._key.server_name,
@@ -451,9 +453,16 @@ class TokenSource:
             binding = replace(
                 binding, refreshed_at=now, refresh_expires_at=new_tokens.refresh_expires_at, login_needed=None
             )
+        client, auth_method = credentials.client, new_tokens.client_auth_method
+        if client is not None and auth_method is not None:
+            client = with_auth_method(client, auth_method)
         # Write them before their first use: losing a rotated refresh token ends the session.
         token = self._save_new_tokens(
-            stored, replace(credentials, tokens=new_tokens, binding=binding), new_tokens
+            stored,
+            replace(credentials, tokens=new_tokens, binding=binding, client=client),
+            new_tokens,
+            # The next refresh uses the method that worked.
+            is_new_login=client is not credentials.client,
         )
         self._failures.clear()
         self._record_refresh(tokens, new_tokens, refused_header)

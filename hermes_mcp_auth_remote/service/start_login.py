@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from hermes_mcp_auth_remote.errors import ConfigError, TimedOut
+from hermes_mcp_auth_remote.errors import ConfigError, LoginError, ProviderErrorPasted, TimedOut
 from hermes_mcp_auth_remote.flows.client_selection import PreviousLogin, discover_and_register
 from hermes_mcp_auth_remote.flows.discovery import run_discovery
 from hermes_mcp_auth_remote.flows.login_preparation import (
     LoginNonces,
     PreparedLogin,
     prepare_login,
+    prepare_retry,
     prepare_switch,
 )
-from hermes_mcp_auth_remote.login import Login, apply_event, new_login_id
+from hermes_mcp_auth_remote.login import (
+    MAX_PASTE_ATTEMPTS,
+    Login,
+    apply_event,
+    is_expired,
+    new_login_id,
+)
 from hermes_mcp_auth_remote.oauth.authorization import CODE_VERIFIER_BYTES, STATE_BYTES
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
-from hermes_mcp_auth_remote.oauth.client import Client, Signer
+from hermes_mcp_auth_remote.oauth.client import CONFIGURED_CLIENT_PORT, Client, Signer
 from hermes_mcp_auth_remote.oauth.device_polling import PollState, start_polling
+from hermes_mcp_auth_remote.oauth.token_errors import UNKNOWN_CLIENT_ERRORS
 from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
 from hermes_mcp_auth_remote.service.shared_discovery import DiscoveryKey
@@ -111,6 +119,47 @@ async def start_login(
         deadline=deps.deadline_after(expires_at - now),
         added_scope=(prepared.request.scope or frozenset()) - granted_scope if granted_scope else frozenset(),
         poll_state=poll_state,
+        is_client_reused=prepared.is_client_reused,
+    )
+
+
+async def retry_login(
+    deps: Dependencies, server: Server, login: Login, error: ProviderErrorPasted
+) -> Login | None:
+    """Return a waiting login with another request after an error of the provider; the caller stores it.
+
+    Registers another client if the server does not know the login's, or leaves out the scope that it refuses.
+    Returns None if that cannot help. Raises a ServerError, NetworkError or ConfigError.
+    """
+    request, is_unknown_client = login.request, error.error in UNKNOWN_CLIENT_ERRORS
+    can_register = is_unknown_client and request.client.is_registered
+    # A configured scope is the operator's decision.
+    can_reduce_scope = error.error == "invalid_scope" and bool(request.scope) and not server.options.scope
+    if error.error in login.retried_errors or not (can_register or can_reduce_scope):
+        return None
+    scope = request.scope
+    if can_reduce_scope and scope is not None:
+        # If the server does not say which scope it refuses, request none.
+        scope = scope - (error.refused_scope or scope) or None
+    sign = await run_file_work(deps.signer_for, server)
+    exchange = prepare_retry(
+        server,
+        PreparedLogin(request, login.authorization_server),
+        _new_login_nonces(deps.entropy),
+        scope=scope,
+        with_new_client=can_register,
+        sign=sign,
+    )
+    prepared = await _with_time_limit(deps.run_exchange(exchange, server), server)
+    now = deps.clock()
+    _, expires_at = _polling_and_expiry(prepared, server, now, now)
+    return replace(
+        login,
+        request=prepared.request,
+        expires_at=expires_at,
+        deadline=deps.deadline_after(expires_at - now),
+        is_client_reused=False,
+        retried_errors=login.retried_errors | {error.error},
     )
 
 
@@ -215,19 +264,72 @@ def _read_stored_state(
 
 
 def _previous_login(deps: Dependencies, key: CredentialKey, credentials: Credentials) -> PreviousLogin:
-    authorization_server = credentials.authorization_server
-    return PreviousLogin(
+    return previous_login_of(
+        credentials,
+        unanswered_login(deps.store.logins.list_all(), key, credentials, deps.login_time),
+        is_cimd_disabled=deps.store.is_cimd_disabled(key),
+    )
+
+
+def previous_login_of(
+    credentials: Credentials, unanswered_login: Login | None, *, is_cimd_disabled: bool
+) -> PreviousLogin:
+    """Return what a new login takes from the stored credentials, and from a login that got no response."""
+    authorization_server, binding = credentials.authorization_server, credentials.binding
+    previous_login = PreviousLogin(
         client=credentials.client,
         issuer=authorization_server.issuer if authorization_server else None,
         scope=(credentials.tokens.scope if credentials.tokens else None) or frozenset(),
-        is_cimd_disabled=deps.store.is_cimd_disabled(key),
+        is_cimd_disabled=is_cimd_disabled,
+        needed_scope=binding.needed_scope if binding else None,
     )
+    if unanswered_login is None:
+        return previous_login
+    if unanswered_login.is_client_reused:
+        return replace(previous_login, was_unanswered=True)
+    # That login registered another client already: register no more than one (quirk 49).
+    return replace(previous_login, client=unanswered_login.request.client)
+
+
+def unanswered_login(
+    logins: Sequence[Login],
+    key: CredentialKey,
+    credentials: Credentials,
+    login_time: Callable[[Login], float],
+) -> Login | None:
+    """Return the last login of this key if it ended without a response of the provider, else None.
+
+    `logins` are in the order of their start; `login_time` returns the current time by the clock of a login.
+    """
+    if credentials.client is None or not credentials.client.is_registered:
+        return None
+    ended = [
+        login
+        for login in logins
+        if login.key == key and (login.is_over or is_expired(login, login_time(login)))
+    ]
+    return ended[-1] if ended and is_unanswered(ended[-1], credentials) else None
+
+
+def is_unanswered(login: Login, credentials: Credentials) -> bool:
+    """True if a login that is over, at the stored issuer, got no response from the provider."""
+    client, authorization_server = login.request.client, credentials.authorization_server
+    is_same_issuer = authorization_server is not None and authorization_server.issuer == login.request.issuer
+    # The record of a login that is over has no secrets.
+    is_usable = login.is_client_reused or client.client_secret is None
+    if login.poll_state is not None or not (client.is_registered and is_same_issuer and is_usable):
+        return False
+    if login.status == "failed":
+        # Only wrong addresses were pasted.
+        return login.failure_code == LoginError.code and login.paste_attempts >= MAX_PASTE_ATTEMPTS
+    return login.status in {"waiting", "expired", "cancelled"}
 
 
 CALLBACK_PATH = "/callback"
 
 
 _DEFAULT_HOST = ServerOptions().redirect_host
+_REDIRECT_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def redirect_uri_for(server: Server, client: Client | None, entropy: Entropy) -> str:
@@ -239,19 +341,37 @@ def redirect_uri_for(server: Server, client: Client | None, entropy: Entropy) ->
     options = server.options
     if options.redirect_uri is not None:
         return options.redirect_uri
-    if client is not None and client.is_registered and client.redirect_uris and not options.redirect_port:
-        registered = urlsplit(client.redirect_uris[0])
-        host = registered.hostname or ""
-        # A configured host takes precedence; the default host does not replace the registered one.
-        is_allowed_host = options.redirect_host in {host, _DEFAULT_HOST}
-        if registered.port and is_loopback_host(host) and is_allowed_host:
-            return client.redirect_uris[0]
+    if client is not None and client.is_registered and not options.redirect_port and not options.client_id:
+        for registered_uri in client.redirect_uris:
+            if _is_own_redirect_uri(registered_uri, options.redirect_host):
+                return registered_uri
     return new_redirect_uri(server, entropy)
 
 
+def _is_own_redirect_uri(uri: str, redirect_host: str) -> bool:
+    """True if this package may have requested a redirect URI: a server must not choose where it listens."""
+    registered = urlsplit(uri)
+    host = registered.hostname or ""
+    # A configured host takes precedence; the default host does not replace the registered one.
+    is_allowed_host = redirect_host in {host, _DEFAULT_HOST} and host in {*_REDIRECT_HOSTS, redirect_host}
+    is_plain = registered.scheme == "http" and registered.path == CALLBACK_PATH and not registered.query
+    return is_plain and bool(registered.port) and is_loopback_host(host) and is_allowed_host
+
+
 def new_redirect_uri(server: Server, entropy: Entropy) -> str:
-    """Return a loopback redirect URI on the configured port, or else on a random one."""
+    """Return a loopback redirect URI on the configured port, or else on a random one.
+
+    A client that the operator registered by hand has one redirect URI, so its port is always the same.
+    """
+    options, host = server.options, server.options.redirect_host
+    port = options.redirect_port
+    if not port and has_manual_client(options):
+        port = CONFIGURED_CLIENT_PORT
     # RFC 6335 section 6: the dynamic ports are never assigned to a service.
-    dynamic_port = 49152 + int.from_bytes(entropy(8).encode(), "big") % 16384
-    port, host = server.options.redirect_port or dynamic_port, server.options.redirect_host
+    port = port or 49152 + int.from_bytes(entropy(8).encode(), "big") % 16384
     return f"http://{f'[{host}]' if ':' in host else host}:{port}{CALLBACK_PATH}"
+
+
+def has_manual_client(options: ServerOptions) -> bool:
+    """True if the operator configured the client: its redirect URIs cannot be changed by a login."""
+    return options.client_id is not None or options.client_metadata_url is not None

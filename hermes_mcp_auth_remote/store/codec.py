@@ -35,6 +35,9 @@ _NOT_REGISTERED_MEMBER = "hermes_mcp_auth_not_registered"
 # A member of a binding. The fast path of the `token` command compares it (`fast_token`).
 CONFIG_FILES_MEMBER = "config_files"
 
+# A member of a binding, which earlier versions do not write.
+_NEEDED_SCOPE_MEMBER = "needed_scope"
+
 # A member of a binding: the previous binding, until the tokens of the new binding are on disk.
 PREVIOUS_BINDING_MEMBER = "before"
 
@@ -222,6 +225,8 @@ def binding_document(
         CONFIG_FILES_MEMBER: binding.config_files,
         "tokens": access_token_fingerprint(tokens),
     }
+    if binding.needed_scope is not None:
+        document = {**document, _NEEDED_SCOPE_MEMBER: sorted(binding.needed_scope)}
     return document if previous_binding is None else {**document, PREVIOUS_BINDING_MEMBER: previous_binding}
 
 
@@ -276,4 +281,5 @@ def read_binding(document: Document, tokens: Tokens | None, path: str) -> Bindin
         login_needed=reader.optional_string("login_needed") if is_of_tokens else None,
         # This member only enables the fast path. An invalid value costs one slow call, not the session.
         config_files=config_files if isinstance(config_files, str) else None,
+        needed_scope=reader.optional_string_set(_NEEDED_SCOPE_MEMBER),
     )

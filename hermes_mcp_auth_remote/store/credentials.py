@@ -19,7 +19,8 @@ class Binding:
     `server_name` is the name in config.yaml; it cannot be derived from a file's stem. `login_needed` says why
     the session is over; its tokens stay on disk. `config_files` is the identity
     (`hermes_home.config_identity`) of a config.yaml and a .env that give the server this URL in any
-    environment, or None if it is unknown.
+    environment, or None if it is unknown. `needed_scope` is the scope of an `insufficient_scope` challenge
+    since the login (empty if the server named none), or None if there was none.
     """
 
     server_name: str
@@ -34,6 +35,7 @@ class Binding:
     refresh_expires_at: float | None = None
     login_needed: str | None = None
     config_files: str | None = None
+    needed_scope: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

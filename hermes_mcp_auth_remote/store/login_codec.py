@@ -109,6 +109,8 @@ def login_document(login: Login) -> Document:
         },
         **({} if login.poll_state is None else {"device": _device_document(login.poll_state)}),
         **({} if login.polled_by is None else {"polled_by": login.polled_by}),
+        **({"client_reused": True} if login.is_client_reused else {}),
+        **({"retried": sorted(login.retried_errors)} if login.retried_errors else {}),
         **({"messages": list(login.message_ids)} if login.message_ids else {}),
         **(
             {}
@@ -173,6 +175,8 @@ def read_login(document: Mapping[str, object], path: str) -> Login:
         polled_by=reader.optional_string("polled_by"),
         message_ids=reader.optional_string_list("messages") or (),
         deadline=_read_deadline(reader),
+        is_client_reused=reader.document.get("client_reused") is True,
+        retried_errors=frozenset(reader.optional_string_list("retried") or ()),
     )
 
 

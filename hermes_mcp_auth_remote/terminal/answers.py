@@ -15,7 +15,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from hermes_mcp_auth_remote.errors import McpAuthError, NetworkError, PasteRefused, StillExchanging
-from hermes_mcp_auth_remote.login import Connection, Login, login_state_error
+from hermes_mcp_auth_remote.login import Connection, Login, is_same_prompt, login_state_error
 from hermes_mcp_auth_remote.oauth.redirect import matches_state
 from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 from hermes_mcp_auth_remote.phrases import connection_rows
@@ -190,6 +190,14 @@ class LoginAnswers:
                 return
             if command == "code" and login.poll_state is not None:
                 return
+            if command == "new" and login.poll_state is None:
+                self.screen.show_refusal(
+                    PasteRefused(
+                        "There is no code to replace: this login waits for an address.",
+                        "Open the link above, and paste the address that the browser ends on.",
+                    )
+                )
+                return
             try:
                 self.login = await self._service.switch_flow(login.id, FLOW_COMMANDS[command])
             except McpAuthError as error:
@@ -235,7 +243,7 @@ class LoginAnswers:
             return self._refuse_request()
         # RFC 3986 appendix C: the brackets delimit the address, so its end is certain.
         with self._printing():
-            error = await self._submit_answer(Secret(f"<{url.reveal()}>"))
+            error = await self._submit_answer(Secret(f"<{url.reveal()}>"), is_pasted=False)
         rows = () if login is None else (("Server", login.key.server_name),)
         if error is None:
             return Page(
@@ -273,16 +281,19 @@ class LoginAnswers:
                 self.screen.show_refused_requests(self._refused_request_count)
         return _refusal_page(error)
 
-    async def _submit_answer(self, text: Secret) -> McpAuthError | None:
+    async def _submit_answer(self, text: Secret, *, is_pasted: bool = True) -> McpAuthError | None:
         async with self._answer_lock:
             if self.login is None:
                 return PasteRefused("No login waits for an answer yet.")
             if self._result.done():
                 return PasteRefused("This login is over.")
             try:
-                connection = await self._service.complete_login(self.login.id, text, TERMINAL_ORIGIN)
+                connection = await self._service.complete_login(
+                    self.login.id, text, TERMINAL_ORIGIN, is_pasted=is_pasted
+                )
             except PasteRefused as refusal:
                 self.screen.show_refusal(refusal)
+                await self._show_new_link()
                 return refusal
             except McpAuthError as error:
                 self._is_exchanging = isinstance(error, StillExchanging)
@@ -293,6 +304,15 @@ class LoginAnswers:
                 return error
             self._result.set_result(connection)
             return None
+
+    async def _show_new_link(self) -> None:
+        """Show the login again if it has another link: the provider refused the client or the scope."""
+        if self.login is None:
+            return
+        login = await run_file_work(self._service.login, self.login.id)
+        if login.status == "waiting" and not is_same_prompt(login, self.login):
+            self.login = login
+            self.screen.show(login, browser_opened=False, port=self.port)
 
 
 def _refusal_page(error: McpAuthError) -> Page:

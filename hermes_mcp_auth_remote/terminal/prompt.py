@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hermes_mcp_auth_remote.errors import LoginExpired, McpAuthError
 from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.start_login import has_manual_client
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, Screen, open_listener
 from hermes_mcp_auth_remote.terminal.input import LineSource
 from hermes_mcp_auth_remote.terminal.loopback import Listener
@@ -104,9 +105,11 @@ async def _choose_redirect_uri(
     if not channels.should_listen:
         return redirect_uri, None
     listener = await open_listener(answers, redirect_uri)
-    is_fixed = server.options.redirect_uri is not None or server.options.redirect_port
-    if listener is None and not is_fixed:
+    options = server.options
+    is_fixed = options.redirect_uri is not None or options.redirect_port or has_manual_client(options)
+    if listener is None and not is_fixed and channels.open_browser is not None:
         # Another process uses the port, perhaps another login. Use a new port; the login registers it.
+        # Without a browser on this machine, the user pastes the address, and needs no other registration.
         redirect_uri = service.new_redirect_uri(server)
         listener = await open_listener(answers, redirect_uri)
     return redirect_uri, listener

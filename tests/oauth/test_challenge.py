@@ -41,7 +41,7 @@ M = "https://mcp.example/.well-known/oauth-protected-resource"
         (["Bearer"], Challenge()),
         ([""], Challenge()),
         ([], Challenge()),
-        ([f'Basic resource_metadata="{M}"'], Challenge()),
+        ([f'Basic resource_metadata="{M}"'], Challenge((M,))),
         ([f'resource_metadata="{M}"'], Challenge()),
         ([f'Bearer realm="open, resource_metadata="{M}"'], Challenge()),
         (['Bearer scope="a <@everyone> b\x1b[31m c"'], Challenge(scope=frozenset({"a", "<@everyone>", "c"}))),

@@ -64,7 +64,6 @@ def test_a_refused_address_ends_discovery() -> None:
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        (HTML, MalformedResponse),
         (b'{"resource": "https://mcp.exam', MalformedResponse),
         (b'{"resource": "' + b"a" * 10_000_000 + b'"}', MalformedResponse),
         (b"[" * 500_000, MalformedResponse),
@@ -81,7 +80,6 @@ def test_a_refused_address_ends_discovery() -> None:
         (prm("data:application/json,{}"), UnsafeUrl),
     ],
     ids=[
-        "HTML",
         "truncated",
         "10 MB",
         "500,000 brackets",

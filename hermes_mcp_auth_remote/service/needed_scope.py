@@ -1,0 +1,55 @@
+"""Store the scope that a server demands, so that the next login asks for it (RFC 6750 §3.1)."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+from hermes_mcp_auth_remote.errors import StoreError
+from hermes_mcp_auth_remote.oauth.challenge import Challenge
+from hermes_mcp_auth_remote.service.dependencies import Dependencies
+from hermes_mcp_auth_remote.service.leases import acquire_lease
+from hermes_mcp_auth_remote.store.credentials import Binding, Credentials, infer_binding
+from hermes_mcp_auth_remote.threads import run_file_work
+from hermes_mcp_auth_remote.values import CredentialKey, Server
+
+# A server that demands another scope at each call must not make the record grow.
+MAX_NEEDED_SCOPES = 100
+
+
+async def save_needed_scope(
+    deps: Dependencies, server: Server, key: CredentialKey, challenge: Challenge
+) -> None:
+    """Add the scope of an `insufficient_scope` challenge to the stored credentials; ignores store errors.
+
+    A login of any process then requests it (quirk 48).
+    """
+    demanded_scope, store = challenge.scope or frozenset[str](), deps.store
+
+    def changed_binding(credentials: Credentials) -> Binding | None:
+        if credentials.tokens is None:
+            return None
+        binding = infer_binding(credentials, key.server_name, server.url)
+        known_scope = binding.needed_scope
+        if known_scope is not None and demanded_scope <= known_scope:
+            return None
+        scope = demanded_scope | (known_scope or frozenset())
+        if len(scope) > MAX_NEEDED_SCOPES:
+            scope = frozenset(sorted(demanded_scope)[:MAX_NEEDED_SCOPES])
+        return replace(binding, needed_scope=scope)
+
+    def is_known() -> bool:
+        return changed_binding(store.read(key).credentials) is None
+
+    def save() -> None:
+        # Read again under the lease: a refresh may have written another binding.
+        stored = store.read(key)
+        binding = changed_binding(stored.credentials)
+        if binding is not None:
+            store.save_binding(key, binding, expect=stored.version)
+
+    with suppress(StoreError):
+        if await run_file_work(is_known):
+            return
+        async with acquire_lease(store, key, deps.limits.due_lock_seconds, in_flight=False):
+            await run_file_work(save)
