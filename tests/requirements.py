@@ -278,6 +278,11 @@ REQUIREMENTS = (
     Requirement(
         "refresh-margin", "Service and fast path refresh a token at the same time.", "refresh_margins.py"
     ),
+    Requirement(
+        "more-access",
+        "status and doctor say that a server demands more access.",
+        "this package",
+    ),
     Requirement("status-ahead", "status warns of an expiry that only a user can put off.", "this package"),
     Requirement(
         "logout-many", "Several or all servers are logged out at once; none blocks another.", "this package"

@@ -12,6 +12,7 @@ from hermes_mcp_auth_remote.flows.dry_run import Findings
 from hermes_mcp_auth_remote.http.traced_exchange import TracedRequest
 from hermes_mcp_auth_remote.oauth.authorization import PUSHED_REQUEST_STEP
 from hermes_mcp_auth_remote.oauth.challenge import read_challenge
+from hermes_mcp_auth_remote.oauth.client import CONFIGURED_CLIENT_PORT
 from hermes_mcp_auth_remote.oauth.dpop import DPOP_ALGORITHM, supports_dpop
 from hermes_mcp_auth_remote.oauth.metadata import (
     AUTHORIZATION_SERVER_STEP,
@@ -222,6 +223,12 @@ def notes(findings: Findings, server: Server, stored_issuer: str | None) -> Iter
         yield "The server does not ask for a token in its first response. A login works in any case."
     if stored_issuer is not None and stored_issuer.rstrip("/") != authorization_server.issuer.rstrip("/"):
         yield f"The stored tokens come from another provider, {host_of(stored_issuer)}. Log in again."
+    has_port = options.redirect_port or options.redirect_uri is not None
+    if options.client_id and not has_port and options.grant == "authorization_code":
+        yield (
+            f"Logins with `oauth.client_id` use the port {CONFIGURED_CLIENT_PORT}. If you registered "
+            "another, set `oauth.redirect_port` to the one that you registered."
+        )
     if options.resource is None and authorization_server.document.keys() & _ENTRA_MEMBERS:
         yield (
             "This is Microsoft Entra. If it refuses a login with AADSTS9010010 or AADSTS901002, set "

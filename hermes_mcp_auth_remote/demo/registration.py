@@ -101,7 +101,9 @@ def read_client(client_id: str, document: object, behaviour: Behaviour) -> DemoC
         cast("list[str]", grant_types)
     ):
         raise OAuthError("invalid_client_metadata", "A grant type is not offered here.")
-    if members.get("response_types", ["code"]) != ["code"]:
+    # RFC 7591 section 2.1: a client without the code grant has no response type.
+    accepted_response_types = [["code"]] if "authorization_code" in grant_types else [["code"], []]
+    if members.get("response_types", ["code"]) not in accepted_response_types:
         raise OAuthError("invalid_client_metadata", "Only the response type code is offered here.")
     name = members.get("client_name")
     return DemoClient(

@@ -22,7 +22,7 @@ async def save_needed_scope(
 ) -> None:
     """Add the scope of an `insufficient_scope` challenge to the stored credentials; ignores store errors.
 
-    A login of any process then requests it (quirk 48).
+    A login of any process then requests it (quirk 65).
     """
     demanded_scope, store = challenge.scope or frozenset[str](), deps.store
 

@@ -119,7 +119,10 @@ async def start_login(
         deadline=deps.deadline_after(expires_at - now),
         added_scope=(prepared.request.scope or frozenset()) - granted_scope if granted_scope else frozenset(),
         poll_state=poll_state,
-        is_client_reused=prepared.is_client_reused,
+        # Not for the client of a login that got no response: another one replaces it only once.
+        is_client_reused=prepared.is_client_reused
+        and stored.client is not None
+        and stored.client.client_id == prepared.request.client.client_id,
     )
 
 
@@ -308,15 +311,20 @@ def unanswered_login(
         for login in logins
         if login.key == key and (login.is_over or is_expired(login, login_time(login)))
     ]
-    return ended[-1] if ended and is_unanswered(ended[-1], credentials) else None
+    # Logins of the same moment have no order; the stored client is in question first.
+    last = [login for login in ended if login.started_at == ended[-1].started_at]
+    last.sort(key=lambda login: not login.is_client_reused)
+    return next((login for login in last if is_unanswered(login, credentials)), None)
 
 
 def is_unanswered(login: Login, credentials: Credentials) -> bool:
     """True if a login that is over, at the stored issuer, got no response from the provider."""
     client, authorization_server = login.request.client, credentials.authorization_server
     is_same_issuer = authorization_server is not None and authorization_server.issuer == login.request.issuer
-    # The record of a login that is over has no secrets.
-    is_usable = login.is_client_reused or client.client_secret is None
+    # The record of a login that is over has no secrets, so its own client may be unusable.
+    is_usable = client.client_secret is None
+    if login.is_client_reused:
+        is_usable = credentials.client is not None and client.client_id == credentials.client.client_id
     if login.poll_state is not None or not (client.is_registered and is_same_issuer and is_usable):
         return False
     if login.status == "failed":

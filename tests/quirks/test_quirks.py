@@ -10,15 +10,19 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server
 from tests.demo.manual_client import ManualClock
 from tests.parts.authorization_server import Demo
-from tests.quirks import discovery, registration, tokens
+from tests.quirks import discovery, field_servers, registration, tokens
 from tests.quirks.harness import CASES, QuirkCase, QuirkHarness
 
 pytestmark = pytest.mark.slow
 
-QUIRK_COUNT = 47
+QUIRK_COUNT = 64
 # These cases need several processes or a proxy, so they are not in this directory.
-ELSEWHERE = {36: "tests/service/test_processes.py", 45: "tests/http/test_proxies.py"}
-CASE_MODULES = (discovery, registration, tokens)
+ELSEWHERE = {
+    36: "tests/service/test_processes.py",
+    45: "tests/http/test_proxies.py",
+    64: "tests/cli/test_doctor_verdicts.py",
+}
+CASE_MODULES = (discovery, registration, tokens, field_servers)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"quirk {case.number}: {case.text}")
