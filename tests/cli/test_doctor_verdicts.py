@@ -12,7 +12,7 @@ from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.requirements import covers
 
 
-def run_doctor(cli: Cli, demo: Demo, **oauth: object) -> CommandResult:
+def run_doctor(cli: Cli, demo: Demo, **oauth: Any) -> CommandResult:
     cli.configure(demo.mcp_url, **oauth)
     result = cli.run("doctor", "demo")
     assert "Nothing is wrong" not in result.out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -60,7 +61,7 @@ def step_up_in_another_process(harness: QuirkHarness) -> None:
     demand_scope(harness, "mcp:tools mcp:write")
     connection = other_process(harness).connection(harness.server)
     assert connection is not None
-    assert connection.needed_scope == {"mcp:write"}
+    assert connection.needed_scope == frozenset({"mcp:write"})
     harness.service = other_process(harness)
     login = harness.start_login()
     assert requested_scope(login) >= {"mcp:tools", "mcp:write"}
@@ -216,11 +217,7 @@ def error_without_state(harness: QuirkHarness) -> None:
 
 @quirk_case(54, "well-known places answer 200 with an HTML page: absent")
 def pages_for_every_path(harness: QuirkHarness) -> None:
-    page = {
-        "status": 200,
-        "body": "<!doctype html><title>App</title>",
-        "headers": {"Content-Type": "text/html"},
-    }
+    page: dict[str, Any] = {"body": "<!doctype html>", "headers": {"Content-Type": "text/html"}}
     server = harness.demo.authorization_server
     harness.change_behaviour(challenge_names_metadata=False, resource_metadata_locations=("root",))
     server.fail_next("protected_resource_metadata", **page)
@@ -231,8 +228,8 @@ def pages_for_every_path(harness: QuirkHarness) -> None:
     with serve_demo(Behaviour(metadata_locations=()), separate_origins=False) as demo:
         harness.demo, harness.server = demo, type(harness.server)("older", demo.ping_url)
         demo.authorization_server.change_behaviour(challenge_names_metadata=False)
-        for step in ("protected_resource_metadata", "authorization_server_metadata"):
-            demo.authorization_server.fail_next(step, times=None, **page)
+        demo.authorization_server.fail_next("protected_resource_metadata", times=None, **page)
+        demo.authorization_server.fail_next("authorization_server_metadata", times=None, **page)
         assert harness.start_login().authorization_server.uses_default_endpoints
 
 
@@ -274,12 +271,12 @@ def firewall(harness: QuirkHarness) -> None:
         harness.server = type(harness.server)("one", demo.ping_url, headers=harness.server.headers)
         harness.demo = demo
         harness.log_in()
-        sent = {
-            request.step: request.headers.get("x-pass")
+        passes = {
+            request.headers.get("x-pass")
             for request in demo.authorization_server.requests
             if request.step not in {"authorization", "consent"}
         }
-        assert set(sent.values()) == {"pass-the-firewall"}
+        assert passes == {"pass-the-firewall"}
 
 
 @quirk_case(57, "429 at the code exchange says when to try again; a refused push names resource: false")
