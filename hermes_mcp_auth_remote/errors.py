@@ -295,6 +295,8 @@ class ProviderErrorPasted(PasteRefused):
     continue with another request: `refused_scope` is the requested scope that the server's text names.
     """
 
+    code = "provider_error_pasted"
+
     def __init__(
         self,
         message: str,

@@ -157,6 +157,8 @@ class Connection:
     token_refusal: TokenRefusal | None = None
     # The scope that the server demanded since the login, None if it demanded none. Empty: it named no scope.
     needed_scope: frozenset[str] | None = None
+    # True if the session does not renew itself because the operator's scope leaves out `offline_access`.
+    lacks_offline_access: bool = False
 
     def can_refresh_at(self, now: float) -> bool:
         """True if this process can refresh the access token at `now` without the user."""

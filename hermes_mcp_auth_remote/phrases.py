@@ -51,6 +51,13 @@ def connection_rows(connection: Connection) -> list[tuple[str, str]]:
         rows.append(("Not granted", display_scope(connection.missing_scope)))
     if connection.token_refusal is not None:
         rows.append(("Problem", describe_token_refusal(connection.token_refusal)))
+    if connection.lacks_offline_access:
+        rows.append(
+            (
+                "Refresh",
+                "none: `oauth.scope` or `oauth.scope_cap` leaves out offline_access; log in again then",
+            )
+        )
     if connection.needed_scope is not None:
         rows.append(("More access", needed_scope_text(connection.needed_scope)))
     return rows

@@ -57,8 +57,7 @@ class ConnectionStatus:
         if connection is None or self.state(now) != "connected":
             return None
         if connection.expires_at is None:
-            is_renewed = self._can_refresh(now)
-            return "lasts until the provider ends it" + ("" if is_renewed else "; it does not renew itself")
+            return "lasts until the provider ends it"
         clock = clock_time(connection.expires_at, now)
         if self._can_refresh(now):
             return (
@@ -66,8 +65,7 @@ class ConnectionStatus:
                 if connection.expires_at > now
                 else "refreshes itself when it is used"
             )
-        duration = display_duration(connection.expires_at - now)
-        return f"ends at {clock} ({duration}) and does not renew itself; then log in again"
+        return f"ends at {clock} ({display_duration(connection.expires_at - now)}), then log in again"
 
     def warning(self, now: float) -> str | None:
         """Describe what the user should do soon, None if there is nothing to do."""

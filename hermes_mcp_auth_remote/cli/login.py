@@ -17,7 +17,7 @@ from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login, login_state_error
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, Screen
-from hermes_mcp_auth_remote.terminal.browser import detect_browser_support, open_browser
+from hermes_mcp_auth_remote.terminal.browser import detect_browser_support, is_ssh_session, open_browser
 from hermes_mcp_auth_remote.terminal.input import has_standard_input, open_line_source
 from hermes_mcp_auth_remote.terminal.prompt import AnswerChannels, log_in
 from hermes_mcp_auth_remote.terminal.screen import PlainScreen
@@ -68,6 +68,7 @@ def detect_answer_channels(flow: Flow) -> AnswerChannels:
         should_listen=True,
         at_keyboard=is_at_keyboard(),
         flow="loopback" if use_browser else flow,
+        is_remote=is_ssh_session(os.environ) and not use_browser,
     )
 
 

@@ -50,7 +50,22 @@ def connection_from_credentials(
         # An unrefused token may still be accepted.
         token_refusal=token_refusal if token_refusal is not None and token_refusal.is_refused else None,
         needed_scope=_needed_scope(binding, granted_scope),
+        lacks_offline_access=_lacks_offline_access(credentials),
     )
+
+
+def _lacks_offline_access(credentials: Credentials) -> bool:
+    """True if the login got no refresh token and did not ask for `offline_access`, which the server lists."""
+    tokens, binding, authorization_server = (
+        credentials.tokens,
+        credentials.binding,
+        credentials.authorization_server,
+    )
+    if tokens is None or tokens.refresh_token is not None or authorization_server is None or binding is None:
+        return False
+    requested_scope = binding.requested_scope or frozenset({"offline_access"})
+    is_listed = "offline_access" in (authorization_server.scopes_supported or ())
+    return is_listed and "offline_access" not in requested_scope
 
 
 def _needed_scope(binding: Binding | None, granted_scope: frozenset[str] | None) -> frozenset[str] | None:

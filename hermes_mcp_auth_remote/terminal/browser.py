@@ -32,6 +32,11 @@ class BrowserSupport:
     reason: str
 
 
+def is_ssh_session(environ: Mapping[str, str]) -> bool:
+    """True if this program runs in an SSH session."""
+    return any(environ.get(name) for name in _SSH_VARIABLES)
+
+
 def detect_browser_support(
     environ: Mapping[str, str], platform: str, path_exists: Callable[[str], bool]
 ) -> BrowserSupport:
@@ -53,7 +58,7 @@ def detect_browser_support(
             BrowserSupport(can_open=True, reason="VS Code opens the browser of your own machine"),
         ),
         (
-            any(environ.get(name) for name in _SSH_VARIABLES),
+            is_ssh_session(environ),
             BrowserSupport(can_open=False, reason="this is an SSH session"),
         ),
         (has_browser_variable, BrowserSupport(can_open=True, reason="BROWSER is set")),

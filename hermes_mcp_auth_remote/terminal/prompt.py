@@ -22,7 +22,7 @@ from hermes_mcp_auth_remote.values import Flow, Owner, Server
 class AnswerChannels:
     """The ways in which an answer can reach this terminal.
 
-    `flow` is the flow that the login starts with; "auto" allows the device flow and a paste.
+    `is_remote` is True in an SSH session. `flow` is the flow that the login starts with; "auto" allows the device flow and a paste.
     `open_browser` is None if no browser must be opened. `at_keyboard` is True if the user types the lines:
     empty lines are then ignored, and the end of input (Ctrl-D) cancels the login. If a pipe ends without a
     line, the login waits for the listener. If a pipe ends after a refused answer, the login fails.
@@ -32,6 +32,7 @@ class AnswerChannels:
     should_listen: bool = True
     at_keyboard: bool = False
     flow: Flow | None = None
+    is_remote: bool = False
 
 
 @with_hidden_locals
@@ -107,9 +108,9 @@ async def _choose_redirect_uri(
     listener = await open_listener(answers, redirect_uri)
     options = server.options
     is_fixed = options.redirect_uri is not None or options.redirect_port or has_manual_client(options)
-    if listener is None and not is_fixed and channels.open_browser is not None:
+    if listener is None and not is_fixed and not channels.is_remote:
         # Another process uses the port, perhaps another login. Use a new port; the login registers it.
-        # Without a browser on this machine, the user pastes the address, and needs no other registration.
+        # Over SSH, the user pastes the address: that needs no other registration.
         redirect_uri = service.new_redirect_uri(server)
         listener = await open_listener(answers, redirect_uri)
     return redirect_uri, listener

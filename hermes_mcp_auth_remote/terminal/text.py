@@ -207,14 +207,13 @@ def connection_summary(connection: Connection, now: float, columns: int = MAX_CO
 def connection_lifetime(connection: Connection, now: float) -> str:
     """Describe how long a connection lasts, or that it refreshes itself."""
     if connection.expires_at is None:
-        return "until the provider ends it" + ("" if connection.can_refresh else "; it does not renew itself")
+        return "until the provider ends it"
     ends_at = clock_time(connection.expires_at, now)
     if connection.can_refresh:
         return f"until the provider ends it (refreshes itself, next before {ends_at})"
     if connection.expires_at <= now:
         return f"ended at {ends_at}: log in again"
-    duration = display_duration(connection.expires_at - now)
-    return f"until {ends_at} ({duration}); it does not renew itself: log in again then"
+    return f"until {ends_at} ({display_duration(connection.expires_at - now)}), then log in again"
 
 
 def error_text(error: McpAuthError, columns: int = 0) -> str:
