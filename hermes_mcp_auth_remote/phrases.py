@@ -55,7 +55,7 @@ def connection_rows(connection: Connection) -> list[tuple[str, str]]:
         rows.append(
             (
                 "Refresh",
-                "none: `oauth.scope` or `oauth.scope_cap` leaves out offline_access; log in again then",
+                "none: `oauth.scope` or `oauth.scope_cap` leaves out offline_access",
             )
         )
     if connection.needed_scope is not None:

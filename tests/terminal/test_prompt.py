@@ -390,6 +390,45 @@ def test_a_busy_registered_port_is_replaced_by_a_new_one(demo: Demo, tmp_path: P
     run_test(main())
 
 
+def test_over_ssh_a_busy_registered_port_needs_no_other_registration(demo: Demo, tmp_path: Path) -> None:
+    async def main() -> None:
+        first = RunningLogin(demo, tmp_path, ScriptedLines(), AnswerChannels())
+        login = await first.wait_until_shown()
+        await first.service.complete_login(
+            login.id, await asyncio.to_thread(approve, login.authorization_url), TERMINAL_ORIGIN
+        )
+        await first.wait_for_connection()
+        registrations = demo.authorization_server.count_requests("registration")
+        with socket.create_server(("127.0.0.1", first.screen.port or 0)):
+            second = RunningLogin(demo, tmp_path, ScriptedLines(), AnswerChannels(is_remote=True))
+            second_login = await second.wait_until_shown()
+            assert second_login.request.redirect_uri == login.request.redirect_uri
+            assert demo.authorization_server.count_requests("registration") == registrations
+            second.lines.lines.put_nowait(await asyncio.to_thread(approve, second_login.authorization_url))
+            await second.wait_for_connection()
+
+    run_test(main())
+
+
+def test_a_pasted_error_page_of_a_forgotten_client_shows_a_new_link(demo: Demo, tmp_path: Path) -> None:
+    async def main() -> None:
+        race = RunningLogin(demo, tmp_path, ScriptedLines(), AnswerChannels(at_keyboard=True))
+        login = await race.wait_until_shown()
+        demo.authorization_server.ledger.forget_clients()
+        race.lines.lines.put_nowait("new")
+        race.lines.lines.put_nowait(f"{demo.issuer}/error?error=invalid_client")
+        other_login = await race.wait_until_shown()
+        assert other_login.request.client.client_id != login.request.client.client_id
+        assert [type(refusal).__name__ for refusal in race.screen.refusals] == [
+            "PasteRefused",
+            "ProviderErrorPasted",
+        ]
+        race.lines.lines.put_nowait(await asyncio.to_thread(approve, other_login.authorization_url))
+        await race.wait_for_connection()
+
+    run_test(main())
+
+
 def test_a_server_error_is_raised_before_a_prompt_is_shown(demo: Demo, tmp_path: Path) -> None:
     demo.authorization_server.change_behaviour(pkce_advertised=False)
 
