@@ -437,11 +437,9 @@ def _differs_only_by_scheme(published_issuer: str, requested_url: str) -> bool:
 
 def _describe_difference(published_url: str, requested_url: str) -> str:
     published, requested = urlsplit(published_url), urlsplit(requested_url)
-    if published.scheme != requested.scheme:
-        return "another issuer, with another scheme"
-    if published.hostname == requested.hostname and published.port != requested.port:
-        return "another issuer, with another port"
-    return "another issuer"
+    if published.hostname != requested.hostname or published.netloc == requested.netloc:
+        return "another issuer"
+    return f"another issuer, with another {'port' if published.scheme == requested.scheme else 'scheme'}"
 
 
 def _differs_only_by_slash(published_issuer: str, requested_issuer: str) -> bool:

@@ -16,9 +16,13 @@ from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import client_from_document, read_registration_response
 from hermes_mcp_auth_remote.oauth.metadata import Discovery, discover_metadata
 from hermes_mcp_auth_remote.oauth.redirect import names_unknown_client, read_authorization_response
+from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.oauth.wire import Response, retry_after_text
+from hermes_mcp_auth_remote.phrases import connection_rows
+from hermes_mcp_auth_remote.service.connections import connection_from_credentials
 from hermes_mcp_auth_remote.service.start_login import redirect_uri_for
-from hermes_mcp_auth_remote.values import Secret, Server, ServerOptions
+from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
+from hermes_mcp_auth_remote.values import CredentialKey, Secret, Server, ServerOptions
 from tests.exchange_script import make_response, script_exchange
 from tests.oauth.builders import (
     CHALLENGE,
@@ -226,3 +230,18 @@ def test_the_options_of_a_manual_client_give_one_redirect_uri() -> None:
         for name in ("a", "b")
     }
     assert uris == {"http://127.0.0.1:52765/callback"}
+
+
+@covers("offline-access")
+@pytest.mark.parametrize(("requested", "is_lacking"), [({"a"}, True), ({"a", "offline_access"}, False)])
+def test_a_connection_says_that_the_scope_keeps_it_from_renewing(
+    requested: set[str], *, is_lacking: bool
+) -> None:
+    binding = Binding("x", URL, ISSUER, "client-1", requested_scope=frozenset(requested))
+    credentials = Credentials(
+        Tokens(Secret("at")), client(), server(scopes_supported=["a", "offline_access"]), binding
+    )
+    connection = connection_from_credentials(CredentialKey("x"), URL, credentials)
+    assert connection.lacks_offline_access is is_lacking
+    labels = [label for label, _ in connection_rows(connection)]
+    assert ("Renewal" in labels) is is_lacking
