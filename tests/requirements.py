@@ -289,7 +289,9 @@ REQUIREMENTS = (
     ),
     Requirement("run-environment", "A token is in an environment only if that is requested.", "this package"),
     Requirement(
-        "doctor", "doctor reports the errors that a login would meet, and changes nothing.", "this package"
+        "doctor",
+        "doctor reports the errors that a login would meet. It stores, registers and requests nothing.",
+        "this package",
     ),
     Requirement("status-all", "The error of one server hides no other server.", "this package"),
     # Prompting a user during a call

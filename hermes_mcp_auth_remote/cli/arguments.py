@@ -63,9 +63,13 @@ of the server or owner that you name. If a logout fails, the others continue.
 The exit code is the highest of all."""
 _DOCTOR = """\
 Performs a login up to the point where it would register a client or start, and
-prints a line per request and response. It changes nothing on either side. It
-prints what the server supports, what is wrong, and one remedy. The exit code is
-that of the error that a login would meet, or 0 if a login can start."""
+prints a line per request and response. It prints what the server supports, what
+is wrong, and one remedy. It stores nothing, registers no client, and requests
+no code and no token. It sends a stored token once, with MCP's `ping`. It loads
+the sign-in page for a stored client, without a user. If the provider takes
+pushed requests (PAR), it pushes one for a stored or configured client instead,
+which expires unused. The exit code is that of the error that a login would
+meet, or 0 if a login can start."""
 _SERVE = """\
 Runs one or more bots until Ctrl-C or SIGTERM. Allowed users log in to the
 servers of config.yaml in their private chats, and are told when to log in

@@ -72,6 +72,13 @@ def describe_response(traced_request: TracedRequest) -> str:
     return _describe_step(response, traced_request.request.step)
 
 
+def _describe_token_probe(response: Response) -> str:
+    if response.status in {401, 403}:
+        return "refuses the stored token"
+    # Without a session, a server may answer an accepted token with 400 or 404.
+    return "accepts the stored token" if response.ok else "does not refuse the stored token"
+
+
 def _describe_step(response: Response, step: str) -> str:
     if step == PROBE_STEP:
         return _describe_probe(response)
@@ -80,7 +87,7 @@ def _describe_step(response: Response, step: str) -> str:
     if response.status >= 500 or response.status == 429:
         return "server error"
     if step == TOKEN_PROBE_STEP:
-        return "refuses the stored token" if response.status in {401, 403} else "accepts the stored token"
+        return _describe_token_probe(response)
     if not response.ok:
         is_refused = response.status in REFUSING_STATUSES or step not in _DOCUMENT_STEPS
         return "refused" if is_refused else "not found"

@@ -5,6 +5,7 @@ The probe is RFC 9728 section 5.1: a protected resource responds with 401 and th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
@@ -43,6 +44,7 @@ _INITIALIZE_REQUEST = {
         "clientInfo": {"name": "hermes-mcp-auth-remote", "version": "0"},
     },
 }
+_PING_REQUEST = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ def probe_server(server: Server) -> Exchange[Challenge | None]:
     A redirect with a `resource_metadata` parameter is a challenge (quirk 55). Raises RedirectRefused for
     another redirect.
     """
-    response = yield _initialize_request(server, PROBE_STEP)
+    response = yield _mcp_request(server, PROBE_STEP, _INITIALIZE_REQUEST)
     lines = response.header_all("www-authenticate")
     challenge = read_challenge(lines)
     location = response.header("location")
@@ -170,12 +172,17 @@ REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 
 
 def token_probe_request(server: Server, authorization: Secret) -> Request:
-    """Build the first request of an MCP session with a token; `authorization` is the header's value."""
-    return _initialize_request(server, TOKEN_PROBE_STEP, ("authorization", authorization))
+    """Build a request that shows whether the server accepts a token; `authorization` is the header's value.
+
+    MCP's `ping` begins no session and changes nothing. A server may answer that there is no session.
+    """
+    return _mcp_request(server, TOKEN_PROBE_STEP, _PING_REQUEST, ("authorization", authorization))
 
 
-def _initialize_request(server: Server, step: str, *own_headers: tuple[str, Secret]) -> Request:
-    request = post_json(server.url, step, _INITIALIZE_REQUEST)
+def _mcp_request(
+    server: Server, step: str, message: Mapping[str, object], *own_headers: tuple[str, Secret]
+) -> Request:
+    request = post_json(server.url, step, message)
     accept = ("accept", "application/json, text/event-stream")
     own_names = {name for name, _ in own_headers}
     configured = (header for header in configured_headers(server.headers) if header[0] not in own_names)

@@ -1,8 +1,8 @@
 """Run a login up to the first request with a side effect, and report the obstacles.
 
-The steps are those of a real login (`login_preparation`), so the result is the same. The dry run does not
-register a client, request a device code or show anything to the user. It pushes a request, which nobody uses
-and the server soon forgets, and looks at the login page with a stored client: only so it can see that the
+The steps are those of a real login (`login_preparation`), so the result is the same. The dry run registers no
+client, requests no code and no token, and shows nothing to the user. It loads the sign-in page for a stored
+client, or pushes a request for a stored or configured one, which expires unused: only so it can see that the
 server refuses them.
 """
 

@@ -298,7 +298,7 @@ def _push_error(response: Response, secrets: tuple[Secret, ...]) -> TokenError:
         document = dict[str, object]()
     code = error_code(document)
     error = f"status {status}" if code is None else canonical_error(code)
-    error_text = f"an error of its own (status {status})" if error == UNKNOWN_ERROR else error
+    error_text = f"unknown error (status {status})" if error == UNKNOWN_ERROR else error
     advice: str | None = None
     if code is None or error in {UNKNOWN_ERROR, "invalid_target", "invalid_request"}:
         advice = (

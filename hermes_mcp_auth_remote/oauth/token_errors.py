@@ -212,7 +212,7 @@ def _token_error(
     document: Document, verdict: Verdict, status: int, host: str, step: str, secrets: tuple[Secret, ...]
 ) -> TokenError:
     error = canonical_error(error_code(document)) if has_error_member(document) else f"status {status}"
-    error_text = f"an error of its own (status {status})" if error == UNKNOWN_ERROR else error
+    error_text = f"unknown error (status {status})" if error == UNKNOWN_ERROR else error
     advice = _ERROR_ADVICE.get(error)
     if advice is None and verdict == "temporary":
         advice = _RETRY_LATER_ADVICE

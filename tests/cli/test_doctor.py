@@ -1,4 +1,4 @@
-"""`doctor` reports the errors that a login would raise, and changes nothing."""
+"""`doctor` reports the errors that a login would raise. It stores, registers and requests nothing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tests.cli.commands import COMMAND, Cli, CommandResult, log_in
 from tests.cli.test_screens import compare_transcript
 from tests.leak_check import watch_secrets
 from tests.parts.authorization_server import Behaviour, Demo, serve_demo
+from tests.parts.authorization_server.faults import RecordedRequest
 from tests.parts.certificates import Certificates, issue_certificates
 from tests.parts.terminal import open_terminal
 from tests.requirements import covers
@@ -21,30 +22,63 @@ from tests.requirements import covers
 pytestmark = pytest.mark.slow
 
 HTML_PAGE = "<!doctype html><title>Nothing here</title>"
-# "authorization" is a look at the login page with a stored client.
-HARMLESS_STEPS = {"mcp", "protected_resource_metadata", "authorization_server_metadata", "authorization"}
+# Everything that the doctor may send: the step, the HTTP method, the MCP method, and whether a token is sent.
+FIRST_REQUEST = ("mcp", "POST", "initialize", False)
+TOKEN_PROBE = ("mcp", "POST", "ping", True)
+RESOURCE_METADATA = ("protected_resource_metadata", "GET", None, False)
+SERVER_METADATA = ("authorization_server_metadata", "GET", None, False)
+# For a stored client.
+SIGN_IN_PAGE = ("authorization", "GET", None, False)
+# For a stored or configured client, instead of the sign-in page. It expires unused.
+PUSHED_REQUEST = ("pushed_request", "POST", None, False)
+ALLOWED_REQUESTS = {
+    FIRST_REQUEST,
+    TOKEN_PROBE,
+    RESOURCE_METADATA,
+    SERVER_METADATA,
+    SIGN_IN_PAGE,
+    PUSHED_REQUEST,
+}
 
 
 def read_home(cli: Cli) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in cli.home.rglob("*") if path.is_file()}
 
 
+def describe_request(request: RecordedRequest) -> tuple[str, str, str | None, bool]:
+    mcp_method = json.loads(request.body)["method"] if request.step == "mcp" else None
+    return request.step, request.method, mcp_method, "authorization" in request.headers
+
+
 def run_doctor(cli: Cli, demo: Demo, *arguments: str) -> CommandResult:
-    """Run the doctor; check that it changed no file and sent only harmless requests."""
+    """Run the doctor; check that it changed no file and sent only allowed requests, each of them once."""
     before = read_home(cli)
     demo.authorization_server.requests.clear()
     result = cli.run("doctor", *(arguments or ("demo",)))
-    assert {request.step for request in demo.authorization_server.requests} <= HARMLESS_STEPS
-    assert demo.authorization_server.count_requests("mcp") <= 2
-    # The stored token is sent once, beside the first request without one.
-    targets = [
-        (request.step, request.target, "authorization" in request.headers)
-        for request in demo.authorization_server.requests
-    ]
+    requests = list(demo.authorization_server.requests)
+    kinds = [describe_request(request) for request in requests]
+    assert set(kinds) <= ALLOWED_REQUESTS
+    targets = [(*kind, request.target) for kind, request in zip(kinds, requests, strict=True)]
     assert len(targets) == len(set(targets)), "the doctor sent a request twice"
+    for kind in (FIRST_REQUEST, TOKEN_PROBE, SIGN_IN_PAGE, PUSHED_REQUEST):
+        assert kinds.count(kind) <= 1
     assert read_home(cli) == before
     assert result.err == ""
     return result
+
+
+@covers("doctor")
+def test_the_requests_of_the_doctor_are_those_of_its_help(cli: Cli, demo: Demo) -> None:
+    def sent() -> set[tuple[str, str, str | None, bool]]:
+        run_doctor(cli, demo)
+        return {describe_request(request) for request in demo.authorization_server.requests}
+
+    discovery = {FIRST_REQUEST, RESOURCE_METADATA, SERVER_METADATA}
+    assert sent() == discovery
+    log_in(cli, demo)
+    assert sent() == {*discovery, TOKEN_PROBE, SIGN_IN_PAGE}
+    demo.authorization_server.change_behaviour(with_par=True)
+    assert sent() == {*discovery, TOKEN_PROBE, PUSHED_REQUEST}
 
 
 def read_report(cli: Cli, demo: Demo, *arguments: str) -> dict[str, Any]:
@@ -134,7 +168,7 @@ def test_a_redirect_is_a_separate_step(cli: Cli, demo: Demo) -> None:
         "authorization_server_metadata", status=302, headers={"Location": moved}
     )
     report = read_report(cli, demo)
-    assert [(step["status"], step["description"]) for step in report["steps"][2:4]] == [
+    assert [(step["status"], step["was"]) for step in report["steps"][2:4]] == [
         (302, f"redirects to {moved}"),
         (200, f"authorization server metadata, issuer {demo.issuer}"),
     ]
@@ -285,7 +319,7 @@ def test_configured_options_are_named_without_their_values(cli: Cli, demo: Demo)
     result = run_doctor(cli, demo)
     assert "Configured  oauth.client_id, oauth.client_secret, oauth.timeout" in result.out
     assert secret not in result.out
-    assert "set `oauth.redirect_port` to that port" in result.out
+    assert "set `oauth.redirect_port` to the one that you registered." in " ".join(result.out.split())
     assert secret not in json.dumps(read_report(cli, demo))
 
 

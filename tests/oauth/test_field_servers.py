@@ -234,7 +234,7 @@ def test_the_options_of_a_manual_client_give_one_redirect_uri() -> None:
 
 @covers("offline-access")
 @pytest.mark.parametrize(("requested", "is_lacking"), [({"a"}, True), ({"a", "offline_access"}, False)])
-def test_a_connection_says_that_the_scope_keeps_it_from_renewing(
+def test_a_connection_says_that_the_scope_keeps_it_from_refreshing(
     requested: set[str], *, is_lacking: bool
 ) -> None:
     binding = Binding("x", URL, ISSUER, "client-1", requested_scope=frozenset(requested))
@@ -244,4 +244,4 @@ def test_a_connection_says_that_the_scope_keeps_it_from_renewing(
     connection = connection_from_credentials(CredentialKey("x"), URL, credentials)
     assert connection.lacks_offline_access is is_lacking
     labels = [label for label, _ in connection_rows(connection)]
-    assert ("Renewal" in labels) is is_lacking
+    assert ("Refresh" in labels) is is_lacking

@@ -15,11 +15,12 @@ from tests.quirks.harness import CASES, QuirkCase, QuirkHarness
 
 pytestmark = pytest.mark.slow
 
-QUIRK_COUNT = 64
+QUIRK_COUNT = 65
 # These cases need several processes or a proxy, so they are not in this directory.
 ELSEWHERE = {
     36: "tests/service/test_processes.py",
     45: "tests/http/test_proxies.py",
+    48: "tests/oauth/test_redirect.py",
     64: "tests/cli/test_doctor_verdicts.py",
 }
 CASE_MODULES = (discovery, registration, tokens, field_servers)
