@@ -66,10 +66,6 @@ def new_login_id(entropy: Entropy) -> str:
 # A login may begin so much later than the current time: computers that share a store differ a little.
 MAX_CLOCK_ERROR_SECONDS = 60.0
 
-# Warn this long before the user must log in again: a weekend for a session, an hour for a lone access token.
-SESSION_WARNING_SECONDS = 3 * 86_400
-TOKEN_WARNING_SECONDS = 3_600
-
 
 @dataclass(frozen=True, slots=True)
 class Login:
@@ -164,16 +160,6 @@ class Connection:
         """True if this process can refresh the access token at `now` without the user."""
         expires_at = self.refresh_expires_at
         return self.can_refresh and (expires_at is None or expires_at > now)
-
-    def upcoming_expiry(self, now: float) -> float | None:
-        """Return when the user must log in again, if that time is near or past; else None.
-
-        All times are in epoch seconds. `login_needed` says if the session is already over.
-        """
-        expires_at, warning_seconds = self.expires_at, TOKEN_WARNING_SECONDS
-        if self.can_refresh_at(now):
-            expires_at, warning_seconds = self.refresh_expires_at, SESSION_WARNING_SECONDS
-        return expires_at if expires_at is not None and expires_at - now < warning_seconds else None
 
 
 class Prompter(Protocol):

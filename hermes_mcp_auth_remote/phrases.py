@@ -1,4 +1,7 @@
-"""Texts that terminal and chat share: a scope, a duration, a connection. Values in, text out.
+"""Every phrase that the terminal and the chats both say, and formats of values for people.
+
+A phrase in capitals stands here and nowhere else in what users see: a test checks that. `str.format` fills in
+the fields in braces. The terminal shows local times, a chat shows UTC.
 
 Names, accounts and scopes come from servers and other people. `replace_unprintable` prevents them from
 controlling a screen.
@@ -12,14 +15,30 @@ from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.token_refusal import TokenRefusal
 from hermes_mcp_auth_remote.oauth.urls import host_of
 
+SERVER_LABEL = "Server"
+TOKEN_HOSTS_LABEL = "Tokens come from"  # noqa: S105
+ACCESS_LABEL = "Access"
+ACCOUNT_LABEL = "Account"
+NOT_GRANTED_LABEL = "Not granted"
+LASTS_LABEL = "Lasts"
 SERVER_SAYS = "The server says"
+
+NOT_CONNECTED = "not connected"
+UNTIL_PROVIDER_ENDS_IT = "until the provider ends it"
+REFRESHES_ITSELF = "refreshes itself"
+REFRESH_FAILS = "its refresh fails; the next use tries again"
+THEN_LOG_IN_AGAIN = "then log in again"
+UNTIL = "until {clock}"
+ENDED = "ended: log in again"
+ENDED_AT = "ended at {clock}: log in again"
 _QUOTATION_MARKS = str.maketrans(dict.fromkeys('“”„‟"', "'"))
 
 # A server may grant as much as a response may hold.
 MAX_SCOPE_CHARS = 1000
 MAX_ACCOUNT_CHARS = 200
 
-DEFAULT_SCOPE_TEXT = "whatever the provider grants by default"
+DEFAULT_ACCESS = "whatever the provider grants by default"
+ACCESS_AS_GRANTED = "as granted by the provider"
 
 
 def other_hosts(login: Login) -> list[str]:
@@ -43,12 +62,10 @@ def connection_rows(connection: Connection) -> list[tuple[str, str]]:
     """Return labels and values that describe a connection, whether it works or not."""
     rows = [("Address", display_url(connection.server_url))]
     if connection.account:
-        rows.append(("Account", shorten(connection.account, MAX_ACCOUNT_CHARS)))
-    rows.append(
-        ("Access", display_scope(connection.scope) if connection.scope else "as granted by the provider")
-    )
+        rows.append((ACCOUNT_LABEL, shorten(connection.account, MAX_ACCOUNT_CHARS)))
+    rows.append((ACCESS_LABEL, display_scope(connection.scope) if connection.scope else ACCESS_AS_GRANTED))
     if connection.missing_scope:
-        rows.append(("Not granted", display_scope(connection.missing_scope)))
+        rows.append((NOT_GRANTED_LABEL, display_scope(connection.missing_scope)))
     if connection.token_refusal is not None:
         rows.append(("Problem", describe_token_refusal(connection.token_refusal)))
     if connection.lacks_offline_access:
@@ -88,7 +105,7 @@ def display_scope(scopes: Iterable[str] | None) -> str:
             shown = " ".join(names[:number]) or f"{name[:MAX_SCOPE_CHARS]}…"
             left_out = len(names) - max(number, 1)
             return f"{shown} … and {left_out} more" if left_out else shown
-    return " ".join(names) or DEFAULT_SCOPE_TEXT
+    return " ".join(names) or DEFAULT_ACCESS
 
 
 def shorten(text: str, max_chars: int) -> str:

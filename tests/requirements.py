@@ -330,6 +330,10 @@ REQUIREMENTS = (
         "A paste counts only from the user and chat that started the login.",
         "security 3, 4",
     ),
+    Requirement(
+        "one-status", "Command line, chats and reminders agree whether a connection works.", "this package"
+    ),
+    Requirement("shared-phrases", "A phrase that terminal and chat both say stands once.", "this package"),
     # Serving chats
     Requirement(
         "platform-table",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 
+import gateway_hooks
 from gateway_hooks.dialog.rendering import Renderer
+from hermes_mcp_auth_remote import cli, phrases, terminal
 from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.phrases import MAX_SCOPE_CHARS, connection_rows, display_scope, display_url
-from hermes_mcp_auth_remote.terminal.text import connection_summary, login_summary
+from hermes_mcp_auth_remote.terminal.text import connection_lifetime, connection_summary, login_summary
 from hermes_mcp_auth_remote.values import CredentialKey
 from tests.gateway_hooks import login_factories
 from tests.gateway_hooks.test_cards import card_texts, possible_cards
@@ -62,3 +67,51 @@ def test_a_long_scope_and_account_are_cut_and_the_number_of_the_rest_is_said() -
         CredentialKey("a"), "https://a.example", "", "x" * 900_000, frozenset(names), None, can_refresh=False
     )
     assert sum(len(value) for _, value in connection_rows(connection)) < 2 * MAX_SCOPE_CHARS
+
+
+PHRASES = {name: value for name, value in vars(phrases).items() if name.isupper() and isinstance(value, str)}
+# These modules show connections and logins. In the others, a word such as "Server" has many meanings.
+SCREEN_MODULES = {"messages.py", "rendering.py", "connection_rendering.py", "text.py", "connection_status.py"}
+
+
+def source_literals() -> list[tuple[Path, str]]:
+    """Return each string of the code that writes to users, without docstrings, with its file."""
+    literals: list[tuple[Path, str]] = []
+    for package in (gateway_hooks, cli, terminal):
+        for path in Path(package.__file__ or "").parent.rglob("*.py"):
+            tree = ast.parse(path.read_text("utf-8"))
+            docstrings = {
+                id(node.body[0].value)
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+                and node.body
+                and isinstance(node.body[0], ast.Expr)
+            }
+            literals += [
+                (path, node.value)
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and id(node) not in docstrings
+            ]
+    return literals
+
+
+@covers("shared-phrases")
+def test_a_shared_phrase_stands_in_no_other_file() -> None:
+    literals = source_literals()
+    assert any("Continue" in literal for _, literal in literals), "The search finds no sentence."
+    repeated = [
+        f"{path.name}: {literal}"
+        for path, literal in literals
+        for phrase in PHRASES.values()
+        if (phrase in literal and phrase.count(" ") > 1)
+        or (phrase in literal.split(": ") and path.name in SCREEN_MODULES)
+    ]
+    assert repeated == []
+
+
+@covers("shared-phrases")
+def test_the_end_of_a_connection_has_the_same_words_in_terminal_and_chat() -> None:
+    connection = login_factories.make_connection()
+    assert connection_lifetime(connection, NOW) == Renderer().connection_lifetime(connection, NOW)

@@ -12,6 +12,7 @@ from gateway_hooks.dialog.servers import tag_of
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.phrases import replace_unprintable
+from hermes_mcp_auth_remote.status import session_status
 from hermes_mcp_auth_remote.values import Owner
 
 # Discord allows 25 buttons and 25 fields.
@@ -26,6 +27,7 @@ class ServerStatus:
     connection: Connection | None = None
     error: McpAuthError | None = None
     has_waiting_login: bool = False
+    uses_machine_grant: bool = False
 
     @property
     def has_connection(self) -> bool:
@@ -151,9 +153,9 @@ class ConnectionRenderer:
             return Card(
                 messages.login_needed_title.format(server=name), paragraphs=(text,), buttons=((button,),)
             )
-        expires_at = connection.upcoming_expiry(now) or now
-        clock = self.renderer.format_time(expires_at, now)
-        if expires_at <= now:
+        session = session_status(connection, now)
+        clock = self.renderer.format_time(session.ends_at or now, now)
+        if session.is_over:
             text = messages.session_ended.format(clock=clock)
             return Card(
                 messages.login_needed_title.format(server=name), paragraphs=(text,), buttons=((button,),)
@@ -182,9 +184,14 @@ class ConnectionRenderer:
             return messages.status_login_needed.format(
                 reason=truncate(replace_unprintable(connection.login_needed), 120)
             )
+        lifetime = self.renderer.connection_lifetime(
+            connection, now, uses_machine_grant=status.uses_machine_grant
+        )
+        if session_status(connection, now, uses_machine_grant=status.uses_machine_grant).is_over:
+            return lifetime
         account = truncate(replace_unprintable(connection.account), 60) if connection.account else ""
         text = messages.status_connected_as.format(account=account) if account else messages.status_connected
-        return f"{text}, {self.renderer.connection_lifetime(connection, now)}"
+        return f"{text}, {lifetime}"
 
     def _change_button(self, status: ServerStatus) -> Button:
         messages, name = self.renderer.messages, truncate(replace_unprintable(status.server_name), 40)

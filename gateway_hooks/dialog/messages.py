@@ -9,6 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hermes_mcp_auth_remote import phrases
+
+_CLOCK_UTC = "{clock} UTC"
+_UNTIL_UTC = phrases.UNTIL.format(clock=_CLOCK_UTC)
+
 
 # No `__eq__` and `__repr__`: unused, and slow to generate for a hundred fields at every start.
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -17,11 +22,11 @@ class Messages:
 
     # A waiting login.
     connect_title: str = "Connect {server}"
-    server_label: str = "Server"
+    server_label: str = phrases.SERVER_LABEL
     login_host_label: str = "You log in at"
-    token_hosts_label: str = "Tokens come from"  # noqa: S105
-    access_label: str = "Access"
-    default_access: str = "whatever the provider grants by default"
+    token_hosts_label: str = phrases.TOKEN_HOSTS_LABEL
+    access_label: str = phrases.ACCESS_LABEL
+    default_access: str = phrases.DEFAULT_ACCESS
     added_scope_label: str = "New access"
     token_owner_label: str = "Used by"  # noqa: S105
     token_owner_everyone: str = "all users of this bot"  # noqa: S105
@@ -70,17 +75,21 @@ class Messages:
     )
     # The outcome.
     connected_title: str = "{server}: connected"
-    account_label: str = "Account"
-    access_as_granted: str = "as granted by the provider"
-    missing_scope_label: str = "Not granted"
-    lifetime_label: str = "Lasts"
-    lifetime_refreshes: str = "until the provider ends it (refreshes itself)"
-    lifetime_until: str = "until {clock} UTC"
-    lifetime_until_revoked: str = "until the provider ends it"
+    account_label: str = phrases.ACCOUNT_LABEL
+    access_as_granted: str = phrases.ACCESS_AS_GRANTED
+    missing_scope_label: str = phrases.NOT_GRANTED_LABEL
+    lifetime_label: str = phrases.LASTS_LABEL
+    lifetime_refreshes: str = f"{phrases.UNTIL_PROVIDER_ENDS_IT} ({phrases.REFRESHES_ITSELF})"
+    lifetime_refreshes_until: str = f"{_UNTIL_UTC} ({phrases.REFRESHES_ITSELF})"
+    lifetime_until: str = f"{_UNTIL_UTC}, {phrases.THEN_LOG_IN_AGAIN}"
+    lifetime_until_revoked: str = phrases.UNTIL_PROVIDER_ENDS_IT
+    lifetime_refresh_fails: str = phrases.REFRESH_FAILS
+    lifetime_ended: str = phrases.ENDED_AT.format(clock=_CLOCK_UTC)
+    lifetime_over: str = phrases.ENDED
     wrong_account: str = "If that is not your account, disconnect at once."
     tools_not_loaded: str = "Your agent has not loaded its tools yet: send {command}."
     delete_failed: str = "I could not delete your message with the address: please delete it yourself."
-    failed_title: str = "{server}: not connected"
+    failed_title: str = f"{{server}}: {phrases.NOT_CONNECTED}"
     login_expired: str = "This login was not finished in time. Nothing was changed."
     login_cancelled: str = "Cancelled. Nothing was changed."
     try_again_button: str = "Try again"
@@ -111,7 +120,7 @@ class Messages:
     connections_title: str = "Connections"
     status_connected: str = "connected"
     status_connected_as: str = "connected as {account}"
-    status_not_connected: str = "not connected"
+    status_not_connected: str = phrases.NOT_CONNECTED
     status_login_needed: str = "login needed: {reason}"
     status_unreadable: str = "unreadable: {reason}"
     status_login_waiting: str = "a login waits for you"
@@ -153,7 +162,7 @@ class Messages:
         "asked, and no one else sees the reply."
     )
     continue_here_button: str = "Continue"
-    server_message_label: str = "The server says"
+    server_message_label: str = phrases.SERVER_SAYS
     login_over: str = "That login is over."
     not_your_login: str = "That login belongs to another user."
     # Reminders.

@@ -35,6 +35,7 @@ from hermes_mcp_auth_remote.phrases import (
     quote_server_message,
     replace_unprintable,
 )
+from hermes_mcp_auth_remote.status import session_status
 
 # The bot updates the remaining time of a prompt every five minutes and at these marks, in seconds.
 COUNTDOWN_INTERVAL_SECONDS, COUNTDOWN_MARKS_SECONDS = 300, (120, 60)
@@ -238,13 +239,21 @@ class Renderer:
             )
         )
 
-    def connection_lifetime(self, connection: Connection, now: float) -> str:
-        """Return how long a connection lasts."""
-        if connection.can_refresh:
-            return self.messages.lifetime_refreshes
-        if connection.expires_at is None:
-            return self.messages.lifetime_until_revoked
-        return self.messages.lifetime_until.format(clock=self.format_time(connection.expires_at, now))
+    def connection_lifetime(
+        self, connection: Connection, now: float, *, uses_machine_grant: bool = False
+    ) -> str:
+        """Return how long a connection lasts, or that it is over, by the rule of `status`."""
+        messages = self.messages
+        session = session_status(connection, now, uses_machine_grant=uses_machine_grant)
+        clock = None if session.ends_at is None else self.format_time(session.ends_at, now)
+        if session.is_over:
+            return messages.lifetime_over if clock is None else messages.lifetime_ended.format(clock=clock)
+        if session.state == "refresh failing":
+            return messages.lifetime_refresh_fails
+        if clock is None:
+            return messages.lifetime_refreshes if session.can_refresh else messages.lifetime_until_revoked
+        lifetime = messages.lifetime_refreshes_until if session.can_refresh else messages.lifetime_until
+        return lifetime.format(clock=clock)
 
     def admins_only_card(self) -> Card:
         """Return a card that says that only administrators may change these connections."""

@@ -49,6 +49,7 @@ class ConnectionActions:
                         name,
                         self._context.service.connection(server, owner),
                         has_waiting_login=has_waiting_login,
+                        uses_machine_grant=server.options.grant != "authorization_code",
                     )
                 )
             except McpAuthError as error:

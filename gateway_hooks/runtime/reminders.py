@@ -21,7 +21,8 @@ from gateway_hooks.dialog.platform import CannotWrite, ChatError
 from gateway_hooks.dialog.servers import tag_of
 from gateway_hooks.runtime.context import Context
 from hermes_mcp_auth_remote.errors import McpAuthError
-from hermes_mcp_auth_remote.login import SESSION_WARNING_SECONDS, TOKEN_WARNING_SECONDS, Connection
+from hermes_mcp_auth_remote.login import Connection
+from hermes_mcp_auth_remote.status import next_change_at, session_status
 from hermes_mcp_auth_remote.store.protocol import Notice
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
@@ -117,7 +118,7 @@ class _SessionNeeds:
             self.needs.pop(key, None)
         else:
             self.needs[key] = need
-        if connection is not None and (check_at := _next_change_at(connection, now)) is not None:
+        if connection is not None and (check_at := next_change_at(connection, now)) is not None:
             heapq.heappush(self._next_check_at, (check_at, next(self._entry_numbers), key))
 
 
@@ -234,30 +235,8 @@ class ExpiryReminders:
 
 def _login_need(connection: Connection, now: float) -> _LoginNeed | None:
     """Return why a session needs a login, None if it does not. `now`: epoch seconds."""
-    expires_at = connection.upcoming_expiry(now)
-    if connection.login_needed is not None or (expires_at is not None and expires_at <= now):
-        return _LoginNeed(connection, is_over=True)
-    if expires_at is None or (not connection.can_refresh_at(now) and _is_short_lived(connection)):
-        return None
-    return _LoginNeed(connection, is_over=False)
-
-
-def _next_change_at(connection: Connection, now: float) -> float | None:
-    """Return the next time at which time alone may change the need for a login; None: never."""
-    times = (
-        (connection.expires_at, TOKEN_WARNING_SECONDS),
-        (connection.refresh_expires_at, SESSION_WARNING_SECONDS),
-    )
-    # A warning begins just after, not at, `warning_seconds` before the end.
-    ends = ((end, math.nextafter(end - seconds, math.inf)) for end, seconds in times if end is not None)
-    return min((time for pair in ends for time in pair if time > now), default=None)
-
-
-def _is_short_lived(connection: Connection) -> bool:
-    """Return True if the lifetime is too short for a warning before its end."""
-    if connection.obtained_at is None or connection.expires_at is None:
-        return False
-    return connection.expires_at - connection.obtained_at < 2 * TOKEN_WARNING_SECONDS
+    action = session_status(connection, now).action
+    return None if action == "none" else _LoginNeed(connection, is_over=action == "log in")
 
 
 def _is_already_sent(previous: Notice, current: Notice) -> bool:

@@ -12,8 +12,8 @@ from hermes_mcp_auth_remote.terminal.text import connection_summary
 from hermes_mcp_auth_remote.terminal.window import colour_mark, terminal_size, uses_colour
 
 
-def print_connection(connection: Connection, *, as_json: bool) -> None:
-    """Print the connection to standard output."""
+def print_connection(connection: Connection, *, as_json: bool, uses_machine_grant: bool = False) -> None:
+    """Print the connection to standard output. `uses_machine_grant`: its grant needs no user."""
     if as_json:
         print_json(
             {
@@ -30,5 +30,6 @@ def print_connection(connection: Connection, *, as_json: bool) -> None:
             }
         )
     else:
-        summary = connection_summary(connection, time.time(), terminal_size(sys.stdout)[0])
+        columns = terminal_size(sys.stdout)[0]
+        summary = connection_summary(connection, time.time(), columns, uses_machine_grant=uses_machine_grant)
         print(colour_mark(summary) if uses_colour(sys.stdout, os.environ) else summary, flush=True)

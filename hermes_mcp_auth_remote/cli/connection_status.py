@@ -10,12 +10,17 @@ from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
 from hermes_mcp_auth_remote.oauth.token_refusal import TokenRefusal
 from hermes_mcp_auth_remote.phrases import (
+    NOT_CONNECTED,
+    REFRESHES_ITSELF,
     SERVER_SAYS,
+    THEN_LOG_IN_AGAIN,
+    UNTIL_PROVIDER_ENDS_IT,
     connection_rows,
     display_duration,
     quote_server_message,
     replace_unprintable,
 )
+from hermes_mcp_auth_remote.status import SessionStatus, session_status
 from hermes_mcp_auth_remote.terminal.text import CHECK_MARK, CROSS_MARK, clock_time, table
 from hermes_mcp_auth_remote.values import CredentialKey
 
@@ -36,48 +41,41 @@ class ConnectionStatus:
     uses_machine_grant: bool = False
     waiting_logins: tuple[Login, ...] = ()
 
+    def session(self, now: float) -> SessionStatus | None:
+        """Return the status of the connection, None without one. `now` is in epoch seconds."""
+        if self.connection is None:
+            return None
+        return session_status(self.connection, now, uses_machine_grant=self.uses_machine_grant)
+
     def state(self, now: float) -> str:
-        """Return the state in one or two words, or the error's code. `now` is in epoch seconds."""
+        """Return the state in one or two words, or the error's code."""
         if self.error is not None:
             return self.error.code
-        if self.connection is None:
-            return "not connected"
-        if self.connection.login_needed is not None:
-            return "login needed"
-        expires_at = self.connection.expires_at
-        if expires_at is None or expires_at > now:
-            return "connected"
-        if not self._can_refresh(now):
-            return "expired"
-        return "connected" if self.connection.refresh_failure is None else "refresh failing"
+        session = self.session(now)
+        return NOT_CONNECTED if session is None else session.state
 
     def next_step(self, now: float) -> str | None:
         """Describe what will happen without the user, None if nothing will."""
-        connection = self.connection
-        if connection is None or self.state(now) != "connected":
+        session = self.session(now)
+        if self.error is not None or session is None or session.state != "connected":
             return None
-        if connection.expires_at is None:
-            return "lasts until the provider ends it"
-        clock = clock_time(connection.expires_at, now)
-        if self._can_refresh(now):
-            return (
-                f"refreshes itself before {clock}"
-                if connection.expires_at > now
-                else "refreshes itself when it is used"
-            )
-        return f"ends at {clock} ({display_duration(connection.expires_at - now)}), then log in again"
+        access_ends_at = session.access_ends_at
+        if access_ends_at is None:
+            return f"lasts {UNTIL_PROVIDER_ENDS_IT}"
+        clock = clock_time(access_ends_at, now)
+        if session.can_refresh:
+            return f"{REFRESHES_ITSELF} " + (f"before {clock}" if access_ends_at > now else "when it is used")
+        return f"ends at {clock} ({display_duration(access_ends_at - now)}), {THEN_LOG_IN_AGAIN}"
 
     def warning(self, now: float) -> str | None:
         """Describe what the user should do soon, None if there is nothing to do."""
-        connection = self.connection
-        if connection is None or self.uses_machine_grant or self.state(now) != "connected":
+        session = self.session(now)
+        if self.error is not None or session is None or session.action != "log in soon":
             return None
-        expires_at = connection.upcoming_expiry(now)
-        if expires_at is None:
-            return None
-        if self._can_refresh(now):
-            return f"log in again before {clock_time(expires_at, now)}, when the provider ends the session"
-        return f"log in again before {clock_time(expires_at, now)}: this login cannot refresh itself"
+        clock = clock_time(session.ends_at or now, now)
+        if session.can_refresh:
+            return f"log in again before {clock}, when the provider ends the session"
+        return f"log in again before {clock}: this login cannot refresh itself"
 
     def to_text(self, now: float, columns: int) -> str:
         """Format the status for people. `columns` is the terminal's width, 0 without a terminal."""
@@ -106,7 +104,7 @@ class ConnectionStatus:
             # The user can do nothing if the server fails.
             return f"{CROSS_MARK} {name}: {state}\n{table([*rows, *self._waiting_rows(now)], columns)}"
         if connection is not None:
-            rows.append(("Because", connection.login_needed or _ended_text(connection, now)))
+            rows.append(("Because", connection.login_needed or self._end_text(now)))
         if connection is not None or not self.waiting_logins:
             rows.append(("Do", login_command(self.server_argument, key.owner)))
         return f"{CROSS_MARK} {name}: {state}\n{table([*rows, *self._waiting_rows(now)], columns)}"
@@ -142,13 +140,13 @@ class ConnectionStatus:
         waiting = [{"login_id": login.id, "expires_at": login.expires_at} for login in self.waiting_logins]
         return event | {"waiting": waiting}
 
-    def _can_refresh(self, now: float) -> bool:
-        return self.uses_machine_grant or (
-            self.connection is not None and self.connection.can_refresh_at(now)
-        )
-
     def _outlook_rows(self, now: float) -> tuple[tuple[str, str | None], ...]:
         return ("Next", self.next_step(now)), ("Warning", self.warning(now))
+
+    def _end_text(self, now: float) -> str:
+        session = self.session(now)
+        ends_at = None if session is None else session.ends_at
+        return "it has ended" if ends_at is None else f"it ended at {clock_time(ends_at, now)}"
 
     def _waiting_rows(self, now: float) -> list[tuple[str, str]]:
         return [("Waiting", _waiting_text(login, now)) for login in self.waiting_logins]
@@ -196,8 +194,3 @@ def _waiting_text(login: Login, now: float) -> str:
         # In the device flow there is nothing to paste: the process that started the login polls.
         return f"a login waits until {until} for a code to be entered on another device"
     return f"a login waits until {until}: hermes-mcp-auth login --finish {login.id}"
-
-
-def _ended_text(connection: Connection, now: float) -> str:
-    expires_at = connection.expires_at
-    return "it has ended" if expires_at is None else f"it ended at {clock_time(expires_at, now)}"

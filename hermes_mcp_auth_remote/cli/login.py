@@ -54,7 +54,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     channels = detect_answer_channels(flow)
     connection = run_until_stopped(log_in(service, server, screen, open_line_source(), channels, owner))
-    print_connection(connection, as_json=options.json)
+    uses_machine_grant = server.options.grant != "authorization_code"
+    print_connection(connection, as_json=options.json, uses_machine_grant=uses_machine_grant)
     return 0
 
 

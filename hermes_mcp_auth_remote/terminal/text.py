@@ -17,7 +17,18 @@ from hermes_mcp_auth_remote.oauth.client import supports_device_flow
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 from hermes_mcp_auth_remote.phrases import (
+    ACCESS_LABEL,
+    ENDED,
+    ENDED_AT,
+    LASTS_LABEL,
+    REFRESH_FAILS,
+    REFRESHES_ITSELF,
+    SERVER_LABEL,
     SERVER_SAYS,
+    THEN_LOG_IN_AGAIN,
+    TOKEN_HOSTS_LABEL,
+    UNTIL,
+    UNTIL_PROVIDER_ENDS_IT,
     connection_rows,
     display_duration,
     display_scope,
@@ -26,6 +37,7 @@ from hermes_mcp_auth_remote.phrases import (
     quote_server_message,
     replace_unprintable,
 )
+from hermes_mcp_auth_remote.status import session_status
 
 CHECK_MARK, CROSS_MARK = "✓", "✗"
 # Longer lines are hard to read. Shorter lines wrap badly.
@@ -36,12 +48,12 @@ def login_summary(login: Login, now: float, columns: int = MAX_COLUMNS) -> str:
     """Describe a login: server, authorization server, scope and deadline. `now` is in epoch seconds."""
     request, host = login.request, login.authorization_host
     rows = [
-        ("Server", f"{login.key.server_name}  {display_url(login.server_url)}"),
+        (SERVER_LABEL, f"{login.key.server_name}  {display_url(login.server_url)}"),
         ("You log in at", f"{host}  (compare it with your browser's address bar)"),
     ]
     if token_hosts := other_hosts(login):
-        rows.append(("Tokens come from", "  ".join(token_hosts)))
-    rows.append(("Access", display_scope(request.scope)))
+        rows.append((TOKEN_HOSTS_LABEL, "  ".join(token_hosts)))
+    rows.append((ACCESS_LABEL, display_scope(request.scope)))
     if login.added_scope:
         rows.append(("New access", display_scope(login.added_scope)))
     rows.append(
@@ -196,24 +208,31 @@ def countdown(login: Login, seconds: float, columns: int = MAX_COLUMNS) -> str:
     return line if len(line) < columns else f"Waiting: open for {time_left}"
 
 
-def connection_summary(connection: Connection, now: float, columns: int = MAX_COLUMNS) -> str:
+def connection_summary(
+    connection: Connection, now: float, columns: int = MAX_COLUMNS, *, uses_machine_grant: bool = False
+) -> str:
     """Describe a connection: account, scope and lifetime. `now` is in epoch seconds."""
-    rows = [*connection_rows(connection), ("Lasts", connection_lifetime(connection, now))]
+    lifetime = connection_lifetime(connection, now, uses_machine_grant=uses_machine_grant)
+    rows = [*connection_rows(connection), (LASTS_LABEL, lifetime)]
     return (
         f"{CHECK_MARK} {replace_unprintable(connection.key.server_name)}: connected\n{table(rows, columns)}"
     )
 
 
-def connection_lifetime(connection: Connection, now: float) -> str:
-    """Describe how long a connection lasts, or that it refreshes itself."""
-    if connection.expires_at is None:
-        return "until the provider ends it"
-    ends_at = clock_time(connection.expires_at, now)
-    if connection.can_refresh:
-        return f"until the provider ends it (refreshes itself, next before {ends_at})"
-    if connection.expires_at <= now:
-        return f"ended at {ends_at}: log in again"
-    return f"until {ends_at} ({display_duration(connection.expires_at - now)}), then log in again"
+def connection_lifetime(connection: Connection, now: float, *, uses_machine_grant: bool = False) -> str:
+    """Describe how long a connection lasts, by the rule of `status`."""
+    session = session_status(connection, now, uses_machine_grant=uses_machine_grant)
+    ends_at = session.ends_at
+    if session.state == "login needed" or (session.is_over and ends_at is None):
+        return ENDED
+    if session.is_over:
+        return ENDED_AT.format(clock=clock_time(ends_at or now, now))
+    end = UNTIL_PROVIDER_ENDS_IT if ends_at is None else UNTIL.format(clock=clock_time(ends_at, now))
+    if session.state == "refresh failing":
+        return REFRESH_FAILS
+    if session.can_refresh:
+        return f"{end} ({REFRESHES_ITSELF})"
+    return end if ends_at is None else f"{end} ({display_duration(ends_at - now)}), {THEN_LOG_IN_AGAIN}"
 
 
 def error_text(error: McpAuthError, columns: int = 0) -> str:
