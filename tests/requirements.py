@@ -383,6 +383,19 @@ REQUIREMENTS = (
         "A prompt names the server, the scope, the expiry, the user and the start.",
         "security 1, 3",
     ),
+    Requirement("card-reason", "A prompt says why it came, on ten short lines at most.", "this package"),
+    Requirement("card-notifies", "A success that could go unnoticed is a new message.", "this package"),
+    Requirement(
+        "chat-answer-repaired",
+        "A split, doubled or soiled answer is repaired, or the user is asked.",
+        "security 12",
+    ),
+    Requirement("private-topics", "All topics of one private chat may answer a login.", "security 4"),
+    Requirement(
+        "chat-wrong-address", "The provider's own address gets a sentence, not silence.", "this package"
+    ),
+    Requirement("chat-typo", "A mistyped server name gets the similar one offered.", "this package"),
+    Requirement("owners-commands", "A clash with an application's commands is an error.", "this package"),
     Requirement(
         "chat-answer-deleted",
         "An answer is deleted first, or its author is asked to delete it.",

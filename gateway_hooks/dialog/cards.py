@@ -6,6 +6,7 @@ marked as quoted, so that no platform turns it into a link, a mention or markup.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,6 +17,9 @@ Style = Literal["plain", "bold", "code"]
 ACTION_PREFIX = "mcp:"
 # No card may exceed a platform's limit: 4096 characters, including the URL.
 MAX_VALUE_CHARS = 300
+# A private-use character (Unicode category Co), which is never printed.
+_TIME_DELIMITER = "\ue000"
+_TIME_MARK = re.compile(rf"{_TIME_DELIMITER}(-?\d+):(\w){_TIME_DELIMITER}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +36,15 @@ class Button:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A labelled value. `is_quoted`: a third party wrote it, or the user compares it letter by letter."""
+    """A labelled value. `is_quoted`: a third party wrote it, or the user compares it letter by letter.
+
+    `lead` is our own text before the value.
+    """
 
     label: str
     value: str
     is_quoted: bool = False
+    lead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +57,18 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One message. `code` is a code that the user copies and enters on another page."""
+    """One message. `code` is a code that the user copies and enters on another page.
+
+    `intro`, `rows`, `steps`, `code` and `steps_after_code` stand on lines of their own, `paragraphs` apart.
+    """
 
     title: str
+    intro: str = field(default="", kw_only=True)
     rows: tuple[Row, ...] = ()
     paragraphs: tuple[str, ...] = ()
+    steps: tuple[str, ...] = field(default=(), kw_only=True)
     code: str = field(default="", repr=False)
-    after_code: tuple[str, ...] = ()
+    steps_after_code: tuple[str, ...] = field(default=(), kw_only=True)
     link: Link | None = None
     buttons: tuple[tuple[Button, ...], ...] = ()
     tone: Literal["plain", "good", "bad"] = "plain"
@@ -64,19 +77,37 @@ class Card:
 def spans(card: Card, *, with_link: bool) -> Iterator[tuple[str, Style]]:
     """Yield the card's text with its styles. Set `with_link` if no button opens the URL."""
     yield card.title, "bold"
-    if card.rows:
-        yield "\n", "plain"
-        for row in card.rows:
-            yield f"\n{row.label}: ", "plain"
-            yield row.value, "code" if row.is_quoted else "plain"
+    if card.intro:
+        yield f"\n{card.intro}", "plain"
+    for row in card.rows:
+        yield f"\n{row.label}: {row.lead}", "plain"
+        yield row.value, "code" if row.is_quoted else "plain"
     if with_link and card.link is not None:
-        yield f"\n\n{card.link.label}:\n", "plain"
+        yield f"\n{card.link.label}:\n", "plain"
         yield card.link.url, "plain"
-    yield from _paragraphs(card.paragraphs)
+    for step in card.steps:
+        yield f"\n{step}", "plain"
     if card.code:
-        yield "\n\n", "plain"
+        yield "\n", "plain"
         yield card.code, "code"
-    yield from _paragraphs(card.after_code)
+    for step in card.steps_after_code:
+        yield f"\n{step}", "plain"
+    for paragraph in card.paragraphs:
+        yield f"\n\n{paragraph}", "plain"
+
+
+def time_mark(timestamp: float, style: Literal["t", "f", "R"]) -> str:
+    """Return a mark that a platform with time tags shows in the user's time zone (`has_time_tags`).
+
+    Styles: "t" time, "f" date and time, "R" remaining time. No text of others contains such a mark:
+    `phrases.replace_unprintable` replaces its delimiter.
+    """
+    return f"{_TIME_DELIMITER}{int(timestamp)}:{style}{_TIME_DELIMITER}"
+
+
+def replace_time_marks(text: str, replacement: str) -> str:
+    r"""Replace each time mark by `replacement`, in which \1 is the time (epoch seconds) and \2 the style."""
+    return _TIME_MARK.sub(replacement, text)
 
 
 def truncate(text: str, max_units: int = MAX_VALUE_CHARS) -> str:
@@ -104,8 +135,3 @@ def arrange_in_rows(buttons: Iterable[Button], width: int = 2) -> tuple[tuple[Bu
     """Arrange buttons in rows of `width`. Two fit on a phone."""
     all_buttons = list(buttons)
     return tuple(tuple(all_buttons[start : start + width]) for start in range(0, len(all_buttons), width))
-
-
-def _paragraphs(paragraphs: Iterable[str]) -> Iterator[tuple[str, Style]]:
-    for paragraph in paragraphs:
-        yield f"\n\n{paragraph}", "plain"

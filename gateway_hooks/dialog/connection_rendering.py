@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway_hooks.dialog.cards import Button, Card, Row, arrange_in_rows, encode_action, truncate
 from gateway_hooks.dialog.policy import Refusal
@@ -60,6 +60,23 @@ class ConnectionRenderer:
         if len(server_names) > MAX_LISTED_SERVERS:
             paragraphs = (self._more_servers_text(),)
         return Card(title or messages.servers_title, rows, paragraphs, buttons=arrange_in_rows(buttons))
+
+    def unknown_server_card(
+        self, server_names: Sequence[str], typed_name: str, suggestion: str | None
+    ) -> Card:
+        """Return a card that says that no server has the typed name, and offers the similar one or all.
+
+        It repeats the typed text only if that is similar to a name: other text may be a part of a code.
+        """
+        messages = self.renderer.messages
+        if suggestion is None:
+            card = self.server_choice_card(server_names, messages.unknown_server_title)
+            return replace(card, paragraphs=(messages.servers_title, *card.paragraphs))
+        title = messages.unknown_server_similar_title.format(name=display_name(typed_name))
+        card = self.server_choice_card([suggestion], title)
+        return replace(
+            card, paragraphs=(messages.did_you_mean.format(server=display_name(suggestion)), *card.paragraphs)
+        )
 
     def connections_card(
         self, statuses: Sequence[ServerStatus], owner: Owner, now: float, *, may_change: bool
@@ -139,6 +156,11 @@ class ConnectionRenderer:
         messages, prefix = self.renderer.messages, self.renderer.capabilities.command_prefix
         text = messages.help.format(connect=f"{prefix}connect", connections=f"{prefix}connections")
         return Card(messages.help_title, paragraphs=(text,))
+
+    def hint_card(self) -> Card:
+        """Return one line for a message that the bot cannot use."""
+        prefix = self.renderer.capabilities.command_prefix
+        return Card(self.renderer.messages.hint.format(connect=f"{prefix}connect"))
 
     def reminder_card(self, connection: Connection, now: float) -> Card:
         """Return a card that says that a session needs a new login now or soon."""

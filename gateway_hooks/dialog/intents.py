@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from gateway_hooks.dialog.answer_text import is_address_at_provider
 from gateway_hooks.dialog.cards import decode_action
 from gateway_hooks.dialog.code_detection import (
     PLACEHOLDER,
@@ -88,6 +89,13 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class WrongAddress:
+    """An address at the provider, not the one that the browser ended on. It contains no code."""
+
+    login: Login
+
+
+@dataclass(frozen=True, slots=True)
 class UnmatchedAnswer:
     """An answer that matches no login of this user in this chat."""
 
@@ -112,6 +120,7 @@ Intent = (
     | ContinueLogin
     | LoginCommand
     | Answer
+    | WrongAddress
     | UnmatchedAnswer
     | ExposedAnswer
     | StaleButton
@@ -140,7 +149,7 @@ def parse_intent(
     """
     waiting_logins = [login for login in logins if login.status == "waiting"]
     if event.callback_data:
-        return _parse_press(event, origin, waiting_logins)
+        return _parse_press(event, origin, waiting_logins, is_private=is_private)
     locations = collect_redirect_locations(logins, configured_uris)
     event = with_code_as_text(event, logins, locations)
     # "/connect http://127.0.0.1/?code=..." is an answer.
@@ -149,7 +158,7 @@ def parse_intent(
         and not contains_our_code(event.text, logins, locations)
         and not contains_authorization_response(event.text)
     ):
-        intent = _parse_command(event, origin, waiting_logins)
+        intent = _parse_command(event, origin, waiting_logins, is_private=is_private)
     else:
         intent = _parse_message(event, origin, logins, locations, is_private=is_private, has_forms=has_forms)
         if event.command and is_private and isinstance(intent, UnrelatedEvent):
@@ -220,14 +229,26 @@ def is_independent_of_logins(event: IncomingEvent) -> bool:
     return not any(may_contain_code(text) for text in event.extra_texts)
 
 
-def _parse_press(event: IncomingEvent, origin: Origin, waiting_logins: Sequence[Login]) -> Intent:
+def matches_sender(login: Login, origin: Origin, *, is_private: bool) -> bool:
+    """Return True if `origin` may answer the login.
+
+    All topics of one private chat count, and its main view: they belong to the same user (security 4).
+    """
+    if is_private:
+        origin = replace(origin, thread_id=login.origin.thread_id)
+    return matches_origin(login, origin)
+
+
+def _parse_press(
+    event: IncomingEvent, origin: Origin, waiting_logins: Sequence[Login], *, is_private: bool
+) -> Intent:
     action = decode_action(event.callback_data)
     if action is None:
         return UnrelatedEvent()
     verb, argument = action
     if verb in COMMANDS_BY_VERB or verb == "form":
         login = next((login for login in waiting_logins if login.id == argument), None)
-        if login is None or not matches_origin(login, origin):
+        if login is None or not matches_sender(login, origin, is_private=is_private):
             return StaleButton()
         return Answer(login) if verb == "form" else LoginCommand(login, verb)
     intents_by_verb: dict[str, Intent] = {
@@ -241,13 +262,22 @@ def _parse_press(event: IncomingEvent, origin: Origin, waiting_logins: Sequence[
     return intents_by_verb.get(verb, StaleButton())
 
 
-def _parse_command(event: IncomingEvent, origin: Origin, waiting_logins: Sequence[Login]) -> Intent:
+def _parse_command(
+    event: IncomingEvent, origin: Origin, waiting_logins: Sequence[Login], *, is_private: bool
+) -> Intent:
     name, rest = event.command.lower(), event.text.strip()
     if name == "start":
         return _parse_start_payload(rest)
     if name in _VERBS_BY_COMMAND:
         # If no login waits, "/cancel" belongs to another program.
-        latest = _latest_login(origin, waiting_logins)
+        latest = next(
+            (
+                login
+                for login in reversed(waiting_logins)
+                if matches_sender(login, origin, is_private=is_private)
+            ),
+            None,
+        )
         return UnrelatedEvent() if latest is None else LoginCommand(latest, _VERBS_BY_COMMAND[name])
     intents_by_name: dict[str, Intent] = {
         "connect": Connect(rest),
@@ -279,12 +309,20 @@ def _parse_message(
         # No other program may receive an answer, even if it is late, repeated or matches no login.
         is_code = isinstance(intent, UnrelatedEvent) and contains_our_code(event.text, logins, locations)
         return ExposedAnswer(None) if is_code else intent
-    sender_logins = [login for login in paste_logins if matches_origin(login, origin)]
+    sender_logins = [login for login in paste_logins if matches_sender(login, origin, is_private=True)]
     answer_kind = _classify_answer(event.text, sender_logins)
     login = login_by_state(event.text, sender_logins)
+    if login is not None and is_address_at_provider(event.text, login.request):
+        # The link of the login itself, which contains the state.
+        return WrongAddress(login)
     if login is not None or (sender_logins and answer_kind):
         login = login or sender_logins[-1]
         return ExposedAnswer(login) if has_forms else Answer(login)
+    wrong_page_login = next(
+        (login for login in sender_logins if is_address_at_provider(event.text, login.request)), None
+    )
+    if wrong_page_login is not None:
+        return WrongAddress(wrong_page_login)
     is_code = contains_our_code(event.text, logins, locations) or is_bare_query(event.text)
     return UnmatchedAnswer() if is_code else UnrelatedEvent()
 
@@ -335,7 +373,3 @@ def _classify_answer(text: str, sender_logins: Iterable[Login]) -> str:
 def _contains_redirect_uri_of(text: str, logins: Iterable[Login]) -> bool:
     """Return True if the text contains the redirect URI of one of these logins."""
     return any(login.request.redirect_uri.partition("://")[2] in text for login in logins)
-
-
-def _latest_login(origin: Origin, waiting_logins: Sequence[Login]) -> Login | None:
-    return next((login for login in reversed(waiting_logins) if matches_origin(login, origin)), None)

@@ -11,9 +11,6 @@ from dataclasses import dataclass, field
 
 from hermes_mcp_auth_remote import phrases
 
-_CLOCK_UTC = "{clock} UTC"
-_UNTIL_UTC = phrases.UNTIL.format(clock=_CLOCK_UTC)
-
 
 # No `__eq__` and `__repr__`: unused, and slow to generate for a hundred fields at every start.
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -23,37 +20,39 @@ class Messages:
     # A waiting login.
     connect_title: str = "Connect {server}"
     server_label: str = phrases.SERVER_LABEL
-    login_host_label: str = "You log in at"
+    login_host_label: str = "Check site"
     token_hosts_label: str = phrases.TOKEN_HOSTS_LABEL
     access_label: str = phrases.ACCESS_LABEL
     default_access: str = phrases.DEFAULT_ACCESS
     added_scope_label: str = "New access"
-    token_owner_label: str = "Used by"  # noqa: S105
-    token_owner_everyone: str = "all users of this bot"  # noqa: S105
-    token_owner_you: str = "only you"  # noqa: S105
-    expiry_label: str = "Open until"
-    time_and_remaining: str = "{clock} UTC ({span})"
+    expiry_label: str = "Open"
+    time_and_remaining: str = "{start}–{clock} ({span})"
+    clock_utc: str = "{clock} UTC"
     minutes: str = "{count} minutes"
     one_minute: str = "1 minute"
-    continue_warning: str = "Continue only if you asked for this just now."
-    approve_instructions: str = (
-        "Open the page on any device, compare its host with the one above, and approve."
-    )
-    copy_unreachable_page: str = (
-        "The browser then ends on a page that cannot be reached: that is expected. Copy the whole address of "
-        "that page."
-    )
-    copy_last_page: str = "Then copy the whole address of the page on which the browser ended."
-    paste_here: str = "Send it to me here; I delete it at once."
-    paste_in_form: str = "Press {button} and paste it there. No one else sees it."
-    paste_and_delete: str = "Send it to me here, then delete your message: I cannot delete it."
-    paste_warning: str = "Do not share it. It belongs to the login that started at {clock} UTC."
-    enter_code: str = "Open the page on any device, log in, and enter this code:"
-    compare_code: str = "If the page shows the code already, compare it letter by letter."
-    device_login_completes_itself: str = (
-        "The login completes by itself after you approve. Do not share the code: the person who started the "
-        "login gets the access."
-    )
+    # Scopes in words.
+    scope_offline_access: str = "stay connected"
+    scope_openid: str = "know who you are"
+    scope_profile: str = "see your profile"
+    scope_email: str = "see your email address"
+    # Why the card came.
+    reason_command: str = "You sent {command}. If not, cancel."
+    reason_button: str = "You asked for this. If not, cancel."
+    reason_agent: str = "Your agent needs it for your question."
+    reason_other_process: str = "A command on the server asks you."
+    reason_unknown: str = "Continue only if you expect this."
+    # The steps of a login.
+    approve_step: str = "1. Open the page and approve."
+    approve_for_all_step: str = "1. Open the page; approve for all users."
+    copy_unreachable_step: str = "2. Copy the last page's address (menu ⋮, “Copy link”); it may fail to load."
+    copy_last_step: str = "2. Copy the last page's address (menu ⋮, “Copy link”)."
+    paste_here_step: str = "3. Send it to me here, to no one else."
+    paste_in_form_step: str = "3. Paste it with {button}."
+    paste_and_delete_step: str = "3. Send it to me here, to no one else. Then delete your message."
+    device_open_step: str = "1. Open the page and log in."
+    device_open_for_all_step: str = "1. Open the page; log in for all users."
+    device_code_step: str = "2. Enter this code, or compare it there:"
+    device_approve_step: str = "3. Approve. Give the code to no one."
     exchanging: str = "Answer received; requesting the tokens…"
     open_page_button: str = "Open the page"
     qr_button: str = "QR code"
@@ -80,12 +79,14 @@ class Messages:
     missing_scope_label: str = phrases.NOT_GRANTED_LABEL
     lifetime_label: str = phrases.LASTS_LABEL
     lifetime_refreshes: str = f"{phrases.UNTIL_PROVIDER_ENDS_IT} ({phrases.REFRESHES_ITSELF})"
-    lifetime_refreshes_until: str = f"{_UNTIL_UTC} ({phrases.REFRESHES_ITSELF})"
-    lifetime_until: str = f"{_UNTIL_UTC}, {phrases.THEN_LOG_IN_AGAIN}"
+    lifetime_refreshes_until: str = f"{phrases.UNTIL} ({phrases.REFRESHES_ITSELF})"
+    lifetime_until: str = f"{phrases.UNTIL}, {phrases.THEN_LOG_IN_AGAIN}"
     lifetime_until_revoked: str = phrases.UNTIL_PROVIDER_ENDS_IT
     lifetime_refresh_fails: str = phrases.REFRESH_FAILS
-    lifetime_ended: str = phrases.ENDED_AT.format(clock=_CLOCK_UTC)
+    lifetime_ended: str = phrases.ENDED_AT
     lifetime_over: str = phrases.ENDED
+    agent_continues: str = "Your agent goes on now."
+    ask_agent_again: str = "Ask your agent again."
     wrong_account: str = "If that is not your account, disconnect at once."
     tools_not_loaded: str = "Your agent has not loaded its tools yet: send {command}."
     delete_failed: str = "I could not delete your message with the address: please delete it yourself."
@@ -95,6 +96,8 @@ class Messages:
     try_again_button: str = "Try again"
     # Refused answers.
     answer_refused_title: str = "Your answer did not complete the login to {server}"
+    already_connected_title: str = "{server}: already connected"
+    already_connected: str = "That address has done its work. There is nothing left to do."
     unmatched_answer_title: str = "None of your logins waits for this answer"
     unmatched_answer: str = "It may belong to an older login or to another user. I did not use it."
     unmatched_answer_advice: str = "Start a login with {command}, then send me the address of its last page."
@@ -115,6 +118,9 @@ class Messages:
     )
     exposed_answer_delete_failed: str = "I may not delete messages here: please delete that message yourself."
     # Lists.
+    unknown_server_title: str = "There is no such server"
+    unknown_server_similar_title: str = "There is no {name}"
+    did_you_mean: str = "Did you mean {server}?"
     servers_title: str = "Which server do you want to connect?"
     no_servers: str = "This bot has no server that users can log in to."
     connections_title: str = "Connections"
@@ -169,8 +175,8 @@ class Messages:
     login_needed_title: str = "{server}: a login is needed"
     session_ends_soon_title: str = "{server}: log in again soon"
     session_over: str = "The session is over: {reason}"
-    session_ended: str = "The session ended at {clock} UTC, and could not refresh itself."
-    session_ends_soon: str = "The session ends at {clock} UTC, and cannot refresh itself beyond that."
+    session_ended: str = "The session ended at {clock}, and could not refresh itself."
+    session_ends_soon: str = "The session ends at {clock}, and cannot refresh itself beyond that."
     log_in_again_button: str = "Log in again"
     # A short reply to a pressed button.
     please_wait: str = "One moment…"
@@ -180,6 +186,7 @@ class Messages:
     disconnect_description: str = "Disconnect a server"
     server_option_description: str = "The name of the server"
     # Help of the standalone bot.
+    hint: str = "I only connect servers: send {connect}."
     help_title: str = "I connect your agent to its MCP servers"
     help: str = "{connect}: log in to a server\n{connections}: show connections, or disconnect"
     # By error code: a message and advice to use instead of the error's own.

@@ -27,6 +27,7 @@ class Capabilities:
 
     `has_forms`: a user can type an answer in a private form that leaves no message. `can_delete`: the bot may
     delete a user's messages to it. `can_copy`: a button copies a text to the user's clipboard.
+    `has_time_tags`: the platform shows `cards.time_mark` in the user's own time zone.
     `command_prefix` precedes a command's name, such as "/" or "/mcpauth ".
     """
 
@@ -34,6 +35,7 @@ class Capabilities:
     has_forms: bool = False
     can_delete: bool = True
     can_copy: bool = True
+    has_time_tags: bool = False
     command_prefix: str = "/"
 
 
@@ -61,6 +63,7 @@ class IncomingEvent:
     `extra_texts`: other texts in the same message, such as the URL behind a link or a file name.
     `quoted_text`: text shown along with the message, such as the message that it replies to, unless the bot
     wrote it. `quoted_message_id`: the message in the same chat that contains `quoted_text`.
+    `earlier_message_ids`: earlier messages with the first parts of `text`.
     """
 
     sender: Sender
@@ -72,6 +75,7 @@ class IncomingEvent:
     quoted_text: str = field(default="", repr=False)
     extra_texts: tuple[str, ...] = field(default=(), repr=False)
     quoted_message_id: str = ""
+    earlier_message_ids: tuple[str, ...] = ()
 
 
 class Chat(Protocol):

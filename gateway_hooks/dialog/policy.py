@@ -41,9 +41,13 @@ class Policy(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+UserIds = Iterable[str | int]
+"""Ids of a platform, as numbers or as text."""
+
+
+@dataclass(frozen=True, slots=True, init=False)
 class AllowList:
-    """A policy of id lists (ids as text). A user who is on no list may do nothing.
+    """A policy of id lists. A user who is on no list may do nothing.
 
     `admins` may change shared connections; None allows every user who may talk. If `guilds` is set, roles
     count only in those guilds; `users` and `admins` need no guild. `owners`: "shared" or "per_user" tokens.
@@ -55,6 +59,27 @@ class AllowList:
     admin_roles: frozenset[str] = frozenset()
     guilds: frozenset[str] = frozenset()
     owners: OwnershipMode = "shared"
+
+    def __init__(
+        self,
+        users: UserIds = (),
+        admins: UserIds | None = None,
+        roles: UserIds = (),
+        admin_roles: UserIds = (),
+        guilds: UserIds = (),
+        owners: OwnershipMode = "shared",
+    ) -> None:
+        """Raise TypeError if an argument is one id instead of a set of ids."""
+        values = {
+            "users": _ids(users, "users"),
+            "admins": None if admins is None else _ids(admins, "admins"),
+            "roles": _ids(roles, "roles"),
+            "admin_roles": _ids(admin_roles, "admin_roles"),
+            "guilds": _ids(guilds, "guilds"),
+            "owners": owners,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     def may_talk(self, sender: Sender) -> bool:
         """Return True if the user, or one of their roles, is listed."""
@@ -83,6 +108,16 @@ class AllowList:
         if self.admins is not None:
             return tuple(sorted(self.admins))
         return tuple(self.users) if len(self.users) == 1 else ()
+
+
+def _ids(values: UserIds, name: str) -> frozenset[str]:
+    """Return ids as text; raises TypeError for one id alone, whose characters would become ids."""
+    if isinstance(values, (str, int)):
+        raise TypeError(f"{name} is a set of ids: write {name}={{{values!r}}}.")
+    ids = list(values)
+    if any(isinstance(value, bool) or not isinstance(value, (str, int)) for value in ids):
+        raise TypeError(f"{name} holds ids: numbers, or numbers as text.")
+    return frozenset(str(value) for value in ids)
 
 
 def refusal(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from gateway_hooks.dialog.cards import (
     MAX_VALUE_CHARS,
@@ -18,6 +19,7 @@ from gateway_hooks.dialog.cards import (
     Row,
     arrange_in_rows,
     encode_action,
+    time_mark,
     truncate,
 )
 from gateway_hooks.dialog.intents import COMMANDS_BY_VERB
@@ -39,12 +41,20 @@ from hermes_mcp_auth_remote.status import session_status
 
 # The bot updates the remaining time of a prompt every five minutes and at these marks, in seconds.
 COUNTDOWN_INTERVAL_SECONDS, COUNTDOWN_MARKS_SECONDS = 300, (120, 60)
+# Nearer times are shown without their date by a platform with time tags, which knows the user's time zone.
+TIME_OF_DAY_SECONDS = 43_200
+# The year 9999: no platform shows later times.
+MAX_TAGGED_SECONDS = 253_402_300_000
 # The most that a Telegram button can copy to the clipboard.
 MAX_COPY_CHARS = 256
 # ISO/IEC 18004 version 22 at level L, 105 modules wide: the largest that a phone reads from a screen.
 MAX_QR_BYTES = 1003
 # Enough for an error message with a file name or a URL.
 MAX_ERROR_CHARS = 600
+
+PromptReason = Literal["command", "button", "agent", "other_process", "unknown"]
+"""Why a user gets a prompt: their command or button, a call of their agent, a command on the server. After a
+restart of the bot the reason is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +64,49 @@ class Renderer:
     capabilities: Capabilities = field(default_factory=Capabilities)
     messages: Messages = ENGLISH
 
-    def prompt_card(self, login: Login, now: float, *, may_use_device: bool = True) -> Card:
-        """Return the prompt of a login that waits or exchanges its code. `now`: epoch seconds."""
-        messages, request, device_authorization = self.messages, login.request, login.device_authorization
+    def prompt_card(
+        self,
+        login: Login,
+        now: float,
+        *,
+        may_use_device: bool = True,
+        reason: PromptReason = "unknown",
+    ) -> Card:
+        """Return the prompt of a login that waits or exchanges its code. `now`: epoch seconds.
+
+        At most ten lines of 40 characters for usual names, because the card must fit on a phone.
+        """
+        messages, device_authorization = self.messages, login.device_authorization
         title = messages.connect_title.format(server=display_name(login.key.server_name))
         if login.status == "exchanging":
             return Card(title, paragraphs=(messages.exchanging,))
+        card = Card(title, self._prompt_rows(login, now), intro=self._reason_text(reason))
+        if device_authorization is not None:
+            return self._device_prompt_card(card, login, device_authorization)
+        is_unreachable = is_loopback_host(host_of(login.request.redirect_uri))
+        buttons = [Button(messages.qr_button, encode_action("qr", login.id))]
+        if self.capabilities.has_forms:
+            buttons.insert(
+                0,
+                Button(messages.paste_button, encode_action("form", login.id), tone="good", opens_form=True),
+            )
+        if may_use_device and supports_device_flow(login.authorization_server):
+            buttons.append(Button(messages.use_device_code_button, encode_action("device", login.id)))
+        return self._with_typed_commands(
+            replace(
+                card,
+                steps=(
+                    messages.approve_for_all_step if login.key.owner is None else messages.approve_step,
+                    messages.copy_unreachable_step if is_unreachable else messages.copy_last_step,
+                    self._answer_step(),
+                ),
+                link=Link(messages.open_page_button, login.authorization_url),
+                buttons=arrange_in_rows([*buttons, self._cancel_button(login)]),
+            )
+        )
+
+    def _prompt_rows(self, login: Login, now: float) -> tuple[Row, ...]:
+        messages = self.messages
         rows = [
             Row(
                 messages.server_label,
@@ -73,67 +120,46 @@ class Renderer:
             ),
         ]
         if others := other_hosts(login):
-            rows.append(
-                Row(
-                    messages.token_hosts_label,
-                    truncate(replace_unprintable("  ".join(others))),
-                    is_quoted=True,
-                )
-            )
+            hosts = truncate(replace_unprintable("  ".join(others)))
+            rows.append(Row(messages.token_hosts_label, hosts, is_quoted=True))
         rows.append(
-            Row(
-                messages.access_label,
-                truncate(replace_unprintable(display_scope(request.scope))),
-                is_quoted=True,
-            )
-            if request.scope
+            self.scope_row(messages.access_label, login.request.scope)
+            if login.request.scope
             else Row(messages.access_label, messages.default_access)
         )
         if login.added_scope:
-            rows.append(
-                Row(
-                    messages.added_scope_label,
-                    truncate(replace_unprintable(display_scope(login.added_scope))),
-                    is_quoted=True,
-                )
-            )
-        rows.append(
-            Row(
-                messages.token_owner_label,
-                messages.token_owner_everyone if login.key.owner is None else messages.token_owner_you,
-            )
-        )
-        rows.append(Row(messages.expiry_label, self._expiry_text(login.expires_at, now)))
-        if device_authorization is not None:
-            return self._device_prompt_card(title, rows, login, device_authorization)
-        is_unreachable = is_loopback_host(host_of(request.redirect_uri))
-        copy_page = messages.copy_unreachable_page if is_unreachable else messages.copy_last_page
-        paste_warning = messages.paste_warning.format(clock=self.format_time(login.started_at))
-        paragraphs = (
-            messages.continue_warning,
-            f"{messages.approve_instructions} {copy_page}",
-            f"{self._answer_instructions()} {paste_warning}",
-        )
-        buttons = [Button(messages.qr_button, encode_action("qr", login.id))]
-        if self.capabilities.has_forms:
-            buttons.insert(
-                0,
-                Button(messages.paste_button, encode_action("form", login.id), tone="good", opens_form=True),
-            )
-        if may_use_device and supports_device_flow(login.authorization_server):
-            buttons.append(Button(messages.use_device_code_button, encode_action("device", login.id)))
-        return self._with_typed_commands(
-            Card(
-                title,
-                tuple(rows),
-                paragraphs,
-                link=Link(messages.open_page_button, login.authorization_url),
-                buttons=arrange_in_rows([*buttons, self._cancel_button(login)]),
-            )
-        )
+            rows.append(self.scope_row(messages.added_scope_label, login.added_scope))
+        rows.append(Row(messages.expiry_label, self._expiry_text(login, now)))
+        return tuple(rows)
+
+    def scope_row(self, label: str, scope: frozenset[str]) -> Row:
+        """Return a row with a scope: well-known names in words, then the others as the server calls them."""
+        messages = self.messages
+        words_by_scope = {
+            "openid": messages.scope_openid,
+            "profile": messages.scope_profile,
+            "email": messages.scope_email,
+            "offline_access": messages.scope_offline_access,
+        }
+        words = ", ".join(text for name, text in words_by_scope.items() if name in scope)
+        others = scope - words_by_scope.keys()
+        if not others:
+            return Row(label, words)
+        value = truncate(replace_unprintable(display_scope(others)))
+        return Row(label, value, is_quoted=True, lead=f"{words}, " if words else "")
+
+    def _reason_text(self, reason: PromptReason) -> str:
+        messages = self.messages
+        return {
+            "command": messages.reason_command.format(command=f"{self.capabilities.command_prefix}connect"),
+            "button": messages.reason_button,
+            "agent": messages.reason_agent,
+            "other_process": messages.reason_other_process,
+            "unknown": messages.reason_unknown,
+        }[reason]
 
     def _device_prompt_card(
-        self, title: str, rows: list[Row], login: Login, device_authorization: DeviceAuthorization
+        self, card: Card, login: Login, device_authorization: DeviceAuthorization
     ) -> Card:
         messages = self.messages
         buttons = [
@@ -146,13 +172,15 @@ class Renderer:
             Button(messages.use_paste_button, encode_action("paste", login.id)),
             self._cancel_button(login),
         ]
+        open_step = (
+            messages.device_open_for_all_step if login.key.owner is None else messages.device_open_step
+        )
         return self._with_typed_commands(
-            Card(
-                title,
-                tuple(rows),
-                (messages.continue_warning, messages.enter_code),
+            replace(
+                card,
+                steps=(open_step, messages.device_code_step),
                 code=replace_unprintable(device_authorization.user_code),
-                after_code=(messages.compare_code, messages.device_login_completes_itself),
+                steps_after_code=(messages.device_approve_step,),
                 link=Link(
                     messages.open_page_button,
                     device_authorization.verification_uri_complete or device_authorization.verification_uri,
@@ -182,11 +210,26 @@ class Renderer:
         title = self.messages.connect_title.format(server=display_name(login.key.server_name))
         return Card(title, paragraphs=(self.messages.qr_too_large,))
 
-    def outcome_card(self, login: Login, connection: Connection | None, now: float, server_tag: str) -> Card:
-        """Return the card of a finished login. `server_tag` names its server in buttons."""
+    def outcome_card(
+        self,
+        login: Login,
+        connection: Connection | None,
+        now: float,
+        server_tag: str,
+        *,
+        agent_continues: bool | None = None,
+    ) -> Card:
+        """Return the card of a finished login. `server_tag` names its server in buttons.
+
+        `agent_continues`: whether the agent's call that needed the login still waits; None without an agent.
+        """
         messages = self.messages
         if login.status == "done" and connection is not None:
-            return self.connected_card(connection, now, server_tag)
+            card = self.connected_card(connection, now, server_tag)
+            if agent_continues is None:
+                return card
+            intro = messages.agent_continues if agent_continues else messages.ask_agent_again
+            return replace(card, intro=intro)
         title = messages.failed_title.format(server=display_name(login.key.server_name))
         if login.status in {"expired", "cancelled"}:
             paragraphs: tuple[str, ...] = (
@@ -214,17 +257,13 @@ class Renderer:
             rows.append(
                 Row(messages.account_label, truncate(replace_unprintable(connection.account)), is_quoted=True)
             )
-        scope = connection.scope
-        access = truncate(replace_unprintable(display_scope(scope))) if scope else messages.access_as_granted
-        rows.append(Row(messages.access_label, access, is_quoted=bool(scope)))
+        rows.append(
+            self.scope_row(messages.access_label, connection.scope)
+            if connection.scope
+            else Row(messages.access_label, messages.access_as_granted)
+        )
         if connection.missing_scope:
-            rows.append(
-                Row(
-                    messages.missing_scope_label,
-                    truncate(replace_unprintable(display_scope(connection.missing_scope))),
-                    is_quoted=True,
-                )
-            )
+            rows.append(self.scope_row(messages.missing_scope_label, connection.missing_scope))
         rows.append(Row(messages.lifetime_label, self.connection_lifetime(connection, now)))
         buttons = (
             ((Button(messages.disconnect_button, encode_action("off", server_tag)),),) if server_tag else ()
@@ -275,8 +314,16 @@ class Renderer:
         return (Row(self.messages.server_message_label, quoted, is_quoted=True),) if server_message else ()
 
     def format_time(self, timestamp: float, now: float | None = None) -> str:
-        """Format a time (epoch seconds) in UTC, with the date if it is on another day than `now`."""
+        """Format a time (epoch seconds) for a user, with the date if it is on another day than `now`."""
         # UTC, because users of one chat may be in any time zone.
+        if self.capabilities.has_time_tags and abs(timestamp) < MAX_TAGGED_SECONDS:
+            is_today = now is None or abs(timestamp - now) < TIME_OF_DAY_SECONDS
+            return time_mark(timestamp, "t" if is_today else "f")
+        clock = self._clock_time(timestamp, now)
+        return self.messages.clock_utc.format(clock=clock)
+
+    @staticmethod
+    def _clock_time(timestamp: float, now: float | None) -> str:
         try:
             moment = time.gmtime(timestamp)
             same_day = now is None or time.gmtime(now)[:3] == moment[:3]
@@ -289,11 +336,11 @@ class Renderer:
         """The label of the form's button in quotation marks, for use in a sentence."""
         return f"“{self.messages.paste_button}”"
 
-    def _answer_instructions(self) -> str:
+    def _answer_step(self) -> str:
         messages = self.messages
         if self.capabilities.has_forms:
-            return messages.paste_in_form.format(button=self.form_button_label)
-        return messages.paste_here if self.capabilities.can_delete else messages.paste_and_delete
+            return messages.paste_in_form_step.format(button=self.form_button_label)
+        return messages.paste_here_step if self.capabilities.can_delete else messages.paste_and_delete_step
 
     def _cancel_button(self, login: Login) -> Button:
         return Button(self.messages.cancel_button, encode_action("cancel", login.id), tone="bad")
@@ -306,19 +353,10 @@ class Renderer:
         paragraphs = (
             (self.messages.typed_commands.format(words=", ".join(command_texts)),) if command_texts else ()
         )
-        return Card(
-            card.title,
-            card.rows,
-            card.paragraphs,
-            card.code,
-            (*card.after_code, *paragraphs),
-            card.link,
-            (),
-            card.tone,
-        )
+        return replace(card, paragraphs=(*card.paragraphs, *paragraphs), buttons=())
 
-    def _expiry_text(self, expires_at: float, now: float) -> str:
-        messages, remaining = self.messages, expires_at - now
+    def _expiry_text(self, login: Login, now: float) -> str:
+        messages, remaining = self.messages, login.expires_at - now
         minutes = (
             min(
                 (mark for mark in COUNTDOWN_MARKS_SECONDS if remaining <= mark),
@@ -326,8 +364,11 @@ class Renderer:
             )
             // 60
         )
+        start, end = self._clock_time(login.started_at, None), self.format_time(login.expires_at, now)
         span = messages.one_minute if minutes == 1 else messages.minutes.format(count=minutes)
-        return messages.time_and_remaining.format(clock=self.format_time(expires_at, now), span=span)
+        if self.capabilities.has_time_tags and abs(login.expires_at) < MAX_TAGGED_SECONDS:
+            start, span = self.format_time(login.started_at), time_mark(login.expires_at, "R")
+        return messages.time_and_remaining.format(start=start, clock=end, span=span)
 
 
 def _typed_commands(card: Card) -> list[str]:

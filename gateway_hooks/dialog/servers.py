@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import unicodedata
 from collections.abc import Iterable
+from difflib import get_close_matches
 from hashlib import sha256
 from typing import Protocol
 
@@ -13,6 +14,8 @@ from hermes_mcp_auth_remote.errors import McpAuthError, ServerNotFound
 from hermes_mcp_auth_remote.values import Server
 
 TAG_CHARS = 16
+# A longer text is no mistyped name.
+MAX_NAME_CHARS = 60
 
 
 class Servers(Protocol):
@@ -71,6 +74,16 @@ def resolve_server(servers: Servers, name: str, server_tag: str = "") -> Server 
         ]
         server_name = matches[0] if len(matches) == 1 else None
     return None if server_name is None else servers.find(server_name)
+
+
+def similar_server(names: Iterable[str], name: str) -> str | None:
+    """Return the server whose name is most similar to a mistyped one; None if none is similar.
+
+    The similarity also shows that the typed text is a name, which a reply may repeat.
+    """
+    names_by_folded = {candidate.casefold(): candidate for candidate in names}
+    matches = get_close_matches(name.casefold()[:MAX_NAME_CHARS], list(names_by_folded), 1)
+    return names_by_folded[matches[0]] if matches else None
 
 
 def redirect_uris(servers: Servers) -> tuple[str, ...]:

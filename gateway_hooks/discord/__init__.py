@@ -1,6 +1,6 @@
 """Add MCP logins to a bot on discord.py with the cog `McpLogins`.
 
-    logins = McpLogins(bot, service, ConfigServers(home), policy, options=Options(listens_to_messages=False))
+    logins = McpLogins.from_home(bot, users={42}, options=Options(listens_to_messages=False))
     await bot.add_cog(logins)                                   # in `setup_hook`, or while the bot runs
 
     @bot.event
@@ -29,10 +29,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import discord
@@ -41,7 +43,7 @@ from discord.ext import commands
 from gateway_hooks.dialog.cards import ACTION_PREFIX, decode_action, encode_action
 from gateway_hooks.dialog.messages import ENGLISH, Messages
 from gateway_hooks.dialog.platform import Chat, ChatError, IncomingEvent, Sender
-from gateway_hooks.dialog.policy import Policy
+from gateway_hooks.dialog.policy import AllowList, Policy, UserIds
 from gateway_hooks.dialog.servers import Servers
 from gateway_hooks.discord.chat import ChannelChat, DirectChat, DiscordPlatform, InteractionChat
 from gateway_hooks.discord.errors import translate_errors
@@ -50,14 +52,16 @@ from gateway_hooks.discord.senders import sender_of
 from gateway_hooks.discord.slash_commands import CommandCallbacks, Interaction, make_commands, sync_commands
 from gateway_hooks.discord.texts import collect_texts
 from gateway_hooks.log_redaction import redact_discord_logs
+from gateway_hooks.runtime.config_servers import ConfigServers
 from gateway_hooks.runtime.dispatcher import Dispatcher
 from gateway_hooks.runtime.error_logging import log_errors
 from gateway_hooks.runtime.message_sync import OnConnected
 from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.hermes_home import hermes_home
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.threads import run_file_work
-from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Clock
+from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Clock, OwnershipMode
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +75,8 @@ class Options:
     `command_prefix` precedes each command's name: "/", or for example "/mcp-". `adds_commands` adds the
     commands to the bot's tree, for the guilds in `guild_ids`, or globally. `syncs_commands` then registers
     new and changed commands with Discord. If `listens_to_messages` is False, the bot must pass plain messages
-    to `handle_message`.
+    to `handle_message`. With `answers_all`, the bot also answers direct messages that concern no login: for a
+    bot with no other job.
     """
 
     command_prefix: str = "/"
@@ -79,6 +84,7 @@ class Options:
     syncs_commands: bool = True
     guild_ids: Sequence[int] = ()
     listens_to_messages: bool = True
+    answers_all: bool = False
 
 
 class McpLogins(commands.Cog):
@@ -96,7 +102,16 @@ class McpLogins(commands.Cog):
         on_connected: OnConnected | None = None,
     ) -> None:
         self.platform = DiscordPlatform(bot, policy, options.command_prefix, clock)
-        self.dispatcher = Dispatcher(service, self.platform, servers, policy, messages, clock, on_connected)
+        self.dispatcher = Dispatcher(
+            service,
+            self.platform,
+            servers,
+            policy,
+            messages,
+            clock,
+            on_connected,
+            answers_all=options.answers_all,
+        )
         self._bot = bot
         self._servers = servers
         self._policy = policy
@@ -116,6 +131,25 @@ class McpLogins(commands.Cog):
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # For the bot that uses the cog.
+
+    @classmethod
+    def from_home(
+        cls,
+        bot: commands.Bot,
+        users: UserIds = (),
+        *,
+        admins: UserIds | None = None,
+        owners: OwnershipMode = "shared",
+        home: Path | None = None,
+        options: Options = Options(),
+    ) -> McpLogins:
+        """Return the cog for these users, with the servers and the store of HERMES_HOME.
+
+        `home` replaces HERMES_HOME. Raises ConfigError if there is no home directory.
+        """
+        directory = Path(hermes_home(os.environ)) if home is None else home
+        policy = AllowList(users, admins, owners=owners)
+        return cls(bot, AuthService(directory), ConfigServers(directory), policy, options=options)
 
     def session(self, server_name: str, user: DiscordUser) -> Session:
         """Return the session for calls on behalf of a user; raises ServerNotFound, ConfigError."""
@@ -202,10 +236,16 @@ class McpLogins(commands.Cog):
         if self._options.adds_commands:
             guilds = [discord.Object(guild) for guild in self._options.guild_ids]
             for command in self._commands:
-                if guilds:
-                    self._bot.tree.add_command(command, guilds=guilds)
-                else:
-                    self._bot.tree.add_command(command)
+                try:
+                    if guilds:
+                        self._bot.tree.add_command(command, guilds=guilds)
+                    else:
+                        self._bot.tree.add_command(command)
+                except discord.app_commands.CommandAlreadyRegistered:
+                    raise ValueError(
+                        f"This bot has a command /{command.name} itself. "
+                        'Pass Options(command_prefix="/mcp-") to McpLogins.'
+                    ) from None
         self._track_task(asyncio.create_task(self._run()))
 
     async def cog_unload(self) -> None:

@@ -77,7 +77,8 @@ async def run_bot(
     if api_url is not None:
         use_api_url(bot, api_url)
     async with bot:
-        await bot.add_cog(McpLogins(bot, service, servers, policy, messages, Options(guild_ids=guild_ids)))
+        options = Options(guild_ids=guild_ids, answers_all=True)
+        await bot.add_cog(McpLogins(bot, service, servers, policy, messages, options))
         await _log_in(bot, token)
         # From here on the library reconnects by itself.
         await bot.connect()

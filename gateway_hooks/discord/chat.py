@@ -65,7 +65,11 @@ class DiscordPlatform:
         self.ephemeral_webhooks = EphemeralWebhooks(clock)
         # A bot cannot delete a user's message in a direct chat, and no Discord button copies a text.
         self._capabilities = Capabilities(
-            has_forms=True, can_delete=False, can_copy=False, command_prefix=command_prefix
+            has_forms=True,
+            can_delete=False,
+            can_copy=False,
+            has_time_tags=True,
+            command_prefix=command_prefix,
         )
 
     @property

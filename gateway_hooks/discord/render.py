@@ -15,7 +15,7 @@ from typing import cast
 import discord
 from discord import ui
 
-from gateway_hooks.dialog.cards import Button, Card, truncate
+from gateway_hooks.dialog.cards import Button, Card, replace_time_marks, truncate
 from gateway_hooks.dialog.messages import Messages
 
 MAX_TITLE_CHARS = 256
@@ -120,20 +120,24 @@ def _embeds(card: Card, *, with_link: bool) -> list[discord.Embed]:
 
 def _blocks(card: Card, *, with_link: bool) -> Iterator[str]:
     """Yield a card's parts as Discord's Markdown, each with the line break before it."""
+    if card.intro:
+        yield f"\n{_escape_markdown(card.intro)}"
     for row in card.rows:
         value = _inline_code(row.value) if row.is_quoted else _escape_markdown(row.value)
-        yield f"\n**{_escape_markdown(row.label)}:** {value}"
+        yield f"\n**{_escape_markdown(row.label)}:** {_escape_markdown(row.lead)}{value}"
     if with_link and card.link is not None:
         # In angle brackets, punctuation beside the link does not become part of it.
         is_short = len(card.link.url) <= MAX_URL_IN_TEXT_CHARS
         target = f"<{card.link.url}>" if is_short else f"`{URL_FILE_NAME}`"
-        yield f"\n\n**{_escape_markdown(card.link.label)}:**\n{target}"
-    for paragraph in card.paragraphs:
-        yield f"\n\n{_escape_markdown(paragraph)}"
+        yield f"\n**{_escape_markdown(card.link.label)}:**\n{target}"
+    for step in card.steps:
+        yield f"\n{_escape_step(step)}"
     if card.code:
         yield f"\n```\n{_replace_backticks(card.code)}\n```"
-    for paragraph in card.after_code:
-        yield f"\n{_escape_markdown(paragraph)}\n"
+    for step in card.steps_after_code:
+        yield f"\n{_escape_step(step)}"
+    for paragraph in card.paragraphs:
+        yield f"\n\n{_escape_markdown(paragraph)}"
 
 
 def _view(card: Card, *, with_link: bool) -> ui.View | None:
@@ -167,7 +171,14 @@ def _button(button: Button) -> ui.Button[ui.View]:
 
 
 def _escape_markdown(text: str) -> str:
-    return _replace_backticks(text).translate(_MARKDOWN_ESCAPES).replace("://", _UNLINKED_SCHEME_SEPARATOR)
+    escaped = _replace_backticks(text).translate(_MARKDOWN_ESCAPES).replace("://", _UNLINKED_SCHEME_SEPARATOR)
+    # https://docs.discord.com/developers/reference#message-formatting
+    return replace_time_marks(escaped, r"<t:\1:\2>")
+
+
+def _escape_step(step: str) -> str:
+    """Escape a numbered step so that Discord does not indent it as a list, which adds lines."""
+    return _escape_markdown(step).replace(".", "\\.", 1)
 
 
 def _inline_code(text: str) -> str:

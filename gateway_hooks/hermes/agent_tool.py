@@ -224,7 +224,10 @@ async def request_login(
 
     async def log_in() -> bool:
         # An error means that no prompt was sent, or that the login failed.
-        with adapter.dispatcher.prompt_in(sender, adapter.chat_for(source)), suppress(McpAuthError):
+        with (
+            adapter.dispatcher.prompt_in(sender, adapter.chat_for(source), continues_after_login=False),
+            suppress(McpAuthError),
+        ):
             if rejected_header:
                 await session.handle_challenge(rejected_header, 401, ())
             else:

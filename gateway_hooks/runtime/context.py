@@ -91,7 +91,7 @@ class Context:
         """Delete the user's message and a quoted message with a code; return True if none is left."""
         outcomes = [
             await self._try_delete(message_id, chat)
-            for message_id in (event.message_id, event.quoted_message_id)
+            for message_id in (*event.earlier_message_ids, event.message_id, event.quoted_message_id)
             if message_id
         ]
         return all(outcomes)

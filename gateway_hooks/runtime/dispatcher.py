@@ -30,6 +30,7 @@ from gateway_hooks.dialog.intents import (
     StaleButton,
     UnmatchedAnswer,
     UnrelatedEvent,
+    WrongAddress,
     contains_authorization_response,
     depends_on_redirect_uris,
     is_independent_of_logins,
@@ -44,9 +45,10 @@ from gateway_hooks.dialog.servers import Servers
 from gateway_hooks.runtime.connection_actions import ConnectionActions
 from gateway_hooks.runtime.context import Context
 from gateway_hooks.runtime.error_logging import log_errors
+from gateway_hooks.runtime.held_parts import HeldParts
 from gateway_hooks.runtime.login_actions import LoginActions
 from gateway_hooks.runtime.login_start import LoginStarter
-from gateway_hooks.runtime.message_sync import OnConnected, PromptMessages
+from gateway_hooks.runtime.message_sync import OnConnected, PromptContext, PromptMessages
 from gateway_hooks.runtime.reminders import ExpiryReminders
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
@@ -78,7 +80,10 @@ class Dispatcher:
         messages: Messages = ENGLISH,
         clock: Clock = time.time,
         on_connected: OnConnected | None = None,
+        *,
+        answers_all: bool = False,
     ) -> None:
+        """`answers_all`: no application handles the other messages, so the bot answers them with its help."""
         renderer = Renderer(platform.capabilities, messages)
         self.prompt_messages = PromptMessages(
             service, platform, servers, policy, renderer, clock, on_connected
@@ -98,6 +103,8 @@ class Dispatcher:
         self._connection_actions = ConnectionActions(self._context)
         self.reminders = ExpiryReminders(self._context)
         self._unknown_users: dict[str, float] = {}
+        self._answers_all = answers_all
+        self._held_parts = HeldParts()
 
     @with_hidden_locals
     async def run(self) -> None:
@@ -151,6 +158,7 @@ class Dispatcher:
 
     async def _plan_or_raise(self, event: IncomingEvent, chat: Chat) -> Work | None:
         context = self._context
+        event = self._held_parts.join(event, chat)
         store_error: McpAuthError | None = None
         try:
             logins = [] if is_independent_of_logins(event) else await context.logins()
@@ -169,9 +177,11 @@ class Dispatcher:
         )
         if isinstance(intent, UnrelatedEvent):
             if store_error is None or not depends_on_redirect_uris(event):
-                return None
+                return self._plan_unrelated(event, chat)
             # The logins cannot be read, so this process cannot find the login that the code belongs to.
             intent = UnmatchedAnswer()
+        if event.command and chat.is_private and not isinstance(intent, Answer | UnmatchedAnswer):
+            self.prompt_messages.note_message(chat)
         event = with_code_as_text(event, logins, collect_redirect_locations(logins, configured_uris))
         if not context.policy.may_talk(event.sender):
             if isinstance(intent, Answer | LoginCommand | ExposedAnswer) and intent.login is not None:
@@ -188,7 +198,28 @@ class Dispatcher:
                 if is_request
                 else None
             )
-        return partial(self._run_work, partial(self._execute, intent, event, chat, store_error), chat)
+        work: Work = partial(self._execute, intent, event, chat, store_error)
+        if isinstance(intent, Answer) and store_error is None and not event.callback_data:
+            work = self._held_parts.hold(event, chat, intent.login.request, work)
+        return partial(self._run_work, work, chat)
+
+    def _plan_unrelated(self, event: IncomingEvent, chat: Chat) -> Work | None:
+        """Return the work for an event that concerns no login: None if an application handles it."""
+        if not chat.is_private or event.callback_data:
+            return None
+        self.prompt_messages.note_message(chat)
+        is_readable = bool(event.command or event.text or event.extra_texts)
+        if not (self._answers_all and is_readable and event.sender.user_id):
+            return None
+        return partial(self._run_work, partial(self._send_help_or_hint, event, chat), chat)
+
+    async def _send_help_or_hint(self, event: IncomingEvent, chat: Chat) -> None:
+        if event.command or event.text.startswith("/"):
+            await self.send_help(event, chat)
+        elif not self._context.policy.may_talk(event.sender):
+            await self._reply_to_unknown_user(event, chat)
+        else:
+            await chat.send(self._context.connection_renderer.hint_card())
 
     async def _run_work(self, work: Work, chat: Chat) -> None:
         """Run the work; report an error in the chat if possible."""
@@ -221,22 +252,34 @@ class Dispatcher:
 
     @contextmanager
     def prompt_in(
-        self, sender: Sender, chat: Chat | None = None, wait_seconds: float = MAX_LOGIN_SECONDS
+        self,
+        sender: Sender,
+        chat: Chat | None = None,
+        wait_seconds: float = MAX_LOGIN_SECONDS,
+        *,
+        continues_after_login: bool = True,
     ) -> Generator[None]:
         """Let calls inside the block prompt this user in private if they need a login.
 
         `chat` is the chat of the user's request, or None. If it is a group, the bot says there that it wrote
-        privately. A call waits `wait_seconds`, then raises AuthorizationRequired.
+        privately. A call waits `wait_seconds`, then raises AuthorizationRequired. After the login, the
+        user reads that the agent goes on, or, without `continues_after_login`, that they must ask it again.
         """
         private_chat = self._context.platform.private_chat(sender.user_id)
         prompt_chat = chat if chat is not None and chat.is_private else private_chat
-        prompter = _ChatPrompter(self._context, private_chat, chat)
+        prompter = _ChatPrompter(
+            self._context, private_chat, chat, wait_seconds if continues_after_login else -1.0
+        )
         may_change = self._context.policy.may_change(sender)
         # Without permission, the call gets no user id, so that no login starts.
         origin = prompt_chat.origin if may_change else replace(prompt_chat.origin, user_id="")
         can_connect_shared = may_change and self.owner(sender.user_id) is None
         with prompting(prompter, origin, wait_seconds, can_connect_shared=can_connect_shared, flow="auto"):
-            yield
+            try:
+                yield
+            except BaseException:
+                prompter.wait_seconds = -1.0
+                raise
 
     async def _reply_to_unknown_user(self, event: IncomingEvent, chat: Chat) -> None:
         now, user_id = self._context.clock(), event.sender.user_id
@@ -265,6 +308,8 @@ class Dispatcher:
         match intent:
             case Answer(login):
                 await self._login_actions.submit_answer(login, event, chat)
+            case WrongAddress(login):
+                await self._login_actions.refuse_wrong_address(login, event, chat)
             case ExposedAnswer(login):
                 await self._login_actions.handle_exposed_answer(login, event, chat)
             case UnmatchedAnswer():
@@ -314,7 +359,11 @@ class Dispatcher:
 class _ChatPrompter:
     """Shows in private the logins that an agent's calls need. `PromptMessages` shows their outcome."""
 
-    def __init__(self, context: Context, private_chat: Chat, source_chat: Chat | None) -> None:
+    def __init__(
+        self, context: Context, private_chat: Chat, source_chat: Chat | None, wait_seconds: float
+    ) -> None:
+        """`wait_seconds`: how long the agent's call waits for the login; below 0 if it does not."""
+        self.wait_seconds = wait_seconds
         self._context = context
         self._private_chat = private_chat
         self._source_chat = source_chat
@@ -333,8 +382,12 @@ class _ChatPrompter:
         chat, group = self._private_chat, self._source_chat
         if group is not None and group.is_private:
             chat, group = group, None
+        shown_at, clock = self._context.clock(), self._context.clock
+        prompt_context = PromptContext(
+            "agent", group is None, lambda: clock() - shown_at <= self.wait_seconds
+        )
         try:
-            await self._context.prompt_messages.show(login, chat)
+            await self._context.prompt_messages.show(login, chat, context=prompt_context)
         except CannotWrite:
             if group is None:
                 raise

@@ -6,15 +6,20 @@ import asyncio
 import contextlib
 from dataclasses import replace
 
+from gateway_hooks.dialog.answer_text import refuse_wrong_address
 from gateway_hooks.dialog.cards import Card
-from gateway_hooks.dialog.intents import Connect
+from gateway_hooks.dialog.code_detection import collect_redirect_locations, contains_redirect
+from gateway_hooks.dialog.intents import Connect, matches_sender
 from gateway_hooks.dialog.platform import Chat, ChatError, IncomingEvent
 from gateway_hooks.dialog.rendering import MAX_QR_BYTES, display_name
 from gateway_hooks.runtime.context import Context
 from gateway_hooks.runtime.login_start import LoginStarter
-from hermes_mcp_auth_remote.errors import McpAuthError, PasteRefused
+from gateway_hooks.runtime.message_sync import PromptContext
+from hermes_mcp_auth_remote.errors import LoginError, McpAuthError, PasteRefused
 from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.status import session_status
 from hermes_mcp_auth_remote.threads import run_file_work
+from hermes_mcp_auth_remote.values import Secret, Server
 
 # Each new code or flow sends a request to the authorization server.
 MAX_FLOW_CHANGES = 20
@@ -40,14 +45,19 @@ class LoginActions:
             await chat.send(self._context.renderer.admins_only_card())
             return
         is_deleted = await self._context.delete_messages(event, chat)
+        answer = Secret(event.text)
+        title = messages.answer_refused_title.format(server=display_name(login.key.server_name))
+        if chat.origin.thread_id != login.origin.thread_id:
+            # The user reads another topic of the private chat than the one with the prompt.
+            self._context.prompt_messages.note_message(chat)
+        origin = replace(chat.origin, thread_id=login.origin.thread_id) if chat.is_private else chat.origin
         with contextlib.suppress(McpAuthError):
             self._context.service.register_server(
                 await run_file_work(self._context.servers.find, login.key.server_name)
             )
         try:
-            await self._context.service.complete_login(login.id, event.text, chat.origin)
+            await self._context.service.complete_login(login.id, answer, origin)
         except PasteRefused as error:
-            title = messages.answer_refused_title.format(server=display_name(login.key.server_name))
             card = self._context.renderer.error_card(title, error)
             with contextlib.suppress(McpAuthError):
                 await self._context.prompt_messages.add_message(login.id, await chat.send(card), chat)
@@ -55,16 +65,27 @@ class LoginActions:
             # `PromptMessages` shows a failed login. An error that leaves it waiting is shown here.
             current_login = await run_file_work(self._context.service.login, login.id)
             if not current_login.is_over:
-                await chat.send(
-                    self._context.renderer.error_card(
-                        messages.answer_refused_title.format(server=display_name(login.key.server_name)),
-                        error,
-                    )
-                )
+                await chat.send(self._context.renderer.error_card(title, error))
         finally:
             self._context.prompt_messages.wake()
         if not is_deleted:
             await chat.send(Card(messages.connections_title, paragraphs=(messages.delete_failed,)))
+
+    async def refuse_wrong_address(self, login: Login, event: IncomingEvent, chat: Chat) -> None:
+        """Say that an address is the provider's own. It has no code: it stays, and counts as no attempt."""
+        title = self._context.messages.answer_refused_title.format(server=display_name(login.key.server_name))
+        try:
+            refuse_wrong_address(event.text, login.request)
+        except LoginError as error:
+            card = self._context.renderer.error_card(title, error)
+            await self._send_refusal(login, card, chat, is_deleted=True)
+
+    async def _send_refusal(self, login: Login, card: Card, chat: Chat, *, is_deleted: bool) -> None:
+        """Send a card that is deleted when the login ends."""
+        if not is_deleted:
+            card = replace(card, paragraphs=(*card.paragraphs, self._context.messages.delete_failed))
+        with contextlib.suppress(McpAuthError):
+            await self._context.prompt_messages.add_message(login.id, await chat.send(card), chat)
 
     async def cancel_login(self, login: Login) -> None:
         """Cancel the login of a user whose permission the operator has removed."""
@@ -152,7 +173,7 @@ class LoginActions:
         await self._context.service.cancel(login.id)
         self._context.prompt_messages.wake()
         private_chat = self._context.platform.private_chat(event.sender.user_id)
-        connect_event = replace(event, text="", message_id="", command="connect")
+        connect_event = replace(event, text="", message_id="", command="")
         try:
             return await self._login_starter.start_login(
                 Connect(login.key.server_name), connect_event, private_chat
@@ -163,6 +184,12 @@ class LoginActions:
     async def reject_unmatched_answer(self, event: IncomingEvent, chat: Chat) -> None:
         """Delete an answer that matches no login of this user, and say so; raises ChatError."""
         messages, is_deleted = self._context.messages, await self._context.delete_messages(event, chat)
+        server_name = await self._connected_server(event, chat) if chat.is_private else None
+        if server_name is not None:
+            texts = [messages.already_connected, *([] if is_deleted else [messages.delete_failed])]
+            title = messages.already_connected_title.format(server=display_name(server_name))
+            await chat.send(Card(title, paragraphs=tuple(texts), tone="good"))
+            return
         advice = messages.unmatched_answer_advice.format(
             command=f"{self._context.platform.capabilities.command_prefix}connect"
         )
@@ -172,6 +199,22 @@ class LoginActions:
             else (messages.unmatched_answer, advice, messages.delete_failed)
         )
         await chat.send(Card(messages.unmatched_answer_title, paragraphs=paragraphs, tone="bad"))
+
+    async def _connected_server(self, event: IncomingEvent, chat: Chat) -> str | None:
+        """Return the server whose completed login of this user the answer belongs to; None if there is none.
+
+        The record of a completed login has no state. Its redirect URI is enough: the connection works.
+        """
+        with contextlib.suppress(McpAuthError):
+            for login in reversed(await self._context.logins()):
+                is_own = login.status == "done" and matches_sender(login, chat.origin, is_private=True)
+                if not is_own or not contains_redirect(event.text, collect_redirect_locations([login])):
+                    continue
+                server = Server(login.key.server_name, login.server_url)
+                connection = await run_file_work(self._context.service.connection, server, login.key.owner)
+                if connection and not session_status(connection, self._context.clock()).is_over:
+                    return login.key.server_name
+        return None
 
     async def show_login(self, login_id: str, event: IncomingEvent, chat: Chat) -> None:
         """Show a login that started where the bot could not show it; raises ChatError, StoreError."""
@@ -185,4 +228,5 @@ class LoginActions:
             await self.cancel_login(login)
             await self._context.reply_text(chat, event, messages.admins_only)
         else:
-            await self._context.prompt_messages.show(login, chat)
+            prompt_context = PromptContext("button", is_started_here=False)
+            await self._context.prompt_messages.show(login, chat, context=prompt_context)

@@ -11,9 +11,10 @@ from gateway_hooks.dialog.cards import Button, encode_action
 from gateway_hooks.dialog.intents import Connect
 from gateway_hooks.dialog.platform import CannotWrite, Chat, ChatError, IncomingEvent
 from gateway_hooks.dialog.policy import MAX_STARTS_PER_HOUR, MAX_WAITING_PER_USER, refusal
-from gateway_hooks.dialog.rendering import display_name
-from gateway_hooks.dialog.servers import resolve_server, tag_of
+from gateway_hooks.dialog.rendering import PromptReason, display_name
+from gateway_hooks.dialog.servers import resolve_server, similar_server, tag_of
 from gateway_hooks.runtime.context import Context
+from gateway_hooks.runtime.message_sync import PromptContext
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Server
@@ -51,9 +52,15 @@ class LoginStarter:
             await self._context.reply(chat, event, card)
             return True
         if server is None:
-            await self._context.reply(
-                chat, event, self._context.connection_renderer.server_choice_card(names)
+            renderer = self._context.connection_renderer
+            card = (
+                renderer.unknown_server_card(
+                    names, intent.server_name, similar_server(names, intent.server_name)
+                )
+                if intent.server_name and names
+                else renderer.server_choice_card(names)
             )
+            await self._context.reply(chat, event, card)
             return True
         await chat.show_toast(messages.please_wait)
         async with self._start_lock(user_id):
@@ -104,7 +111,9 @@ class LoginStarter:
         for waiting_login in replaced_logins:
             await self._context.service.cancel(waiting_login.id)
         try:
-            await self._context.prompt_messages.show(login, chat, event.pressed_message_id)
+            reason: PromptReason = "command" if event.command and not event.callback_data else "button"
+            prompt_context = PromptContext(reason, is_started_here=source_chat is None)
+            await self._context.prompt_messages.show(login, chat, event.pressed_message_id, prompt_context)
         except CannotWrite:
             if source_chat is None:
                 await self._context.service.cancel(login.id)

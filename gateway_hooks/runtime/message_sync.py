@@ -13,12 +13,13 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from gateway_hooks.dialog.cards import Card
 from gateway_hooks.dialog.platform import CannotWrite, Chat, ChatError, MessageGone, Platform
 from gateway_hooks.dialog.policy import Policy
-from gateway_hooks.dialog.rendering import Renderer, next_countdown_at
+from gateway_hooks.dialog.rendering import PromptReason, Renderer, next_countdown_at
 from gateway_hooks.dialog.servers import Servers, tag_of
 from gateway_hooks.runtime.prompt_cache import PromptCache
 from hermes_mcp_auth_remote.errors import McpAuthError
@@ -38,6 +39,19 @@ log = logging.getLogger(__name__)
 
 OnConnected = Callable[[Login, Connection], Awaitable[None]]
 """Called after a user has connected a server. It must not raise."""
+
+
+@dataclass(slots=True)
+class PromptContext:
+    """Why and where a login is shown. It is not stored: after a restart of the bot it is unknown.
+
+    `is_started_here`: the user asked for the login in the chat that shows it. `agent_continues` says whether
+    the agent's call that needed the login still waits; None without an agent.
+    """
+
+    reason: PromptReason = "unknown"
+    is_started_here: bool = True
+    agent_continues: Callable[[], bool] | None = None
 
 
 class PromptMessages:
@@ -64,6 +78,10 @@ class PromptMessages:
         # The keys are login ids. `_retry_at` is in epoch seconds.
         self._shown_cards: dict[str, Card] = {}
         self._chats: dict[str, Chat] = {}
+        self._contexts: dict[str, PromptContext] = {}
+        # The number of messages that users wrote in each chat, by chat id, and what it was at each prompt.
+        self._written_counts: dict[str, int] = {}
+        self._counts_at_prompt: dict[str, int] = {}
         self._update_tasks: dict[str, asyncio.Task[None]] = {}
         self._poll_tasks: dict[str, asyncio.Task[None]] = {}
         self._retry_at: dict[str, float] = {}
@@ -118,15 +136,26 @@ class PromptMessages:
                 self._schedule_updates(login)
         self._forget_absent(remembered_ids, logins)
 
-    async def show(self, login: Login, chat: Chat, message_id: str = "") -> None:
+    def note_message(self, chat: Chat) -> None:
+        """Count a message that a user wrote and that stays in this chat."""
+        if self._counts_at_prompt:
+            chat_id = chat.origin.chat_id
+            self._written_counts[chat_id] = self._written_counts.get(chat_id, 0) + 1
+
+    async def show(
+        self, login: Login, chat: Chat, message_id: str = "", context: PromptContext | None = None
+    ) -> None:
         """Show a waiting login in this chat, by editing `message_id` if given; raises ChatError."""
         async with self._lock_for(login.id):
+            if context is not None:
+                self._contexts[login.id] = context
             await self._show_locked(login, chat, message_id)
 
     async def _show_locked(self, login: Login, chat: Chat, message_id: str = "") -> None:
         self._chats[login.id] = chat
         await self._before_message()
-        card = self._prompt_cache.card(login)
+        self._counts_at_prompt[login.id] = self._written_counts.get(chat.origin.chat_id, 0)
+        card = self._prompt_card(login)
         if message_id:
             try:
                 await chat.edit(message_id, card)
@@ -184,7 +213,7 @@ class PromptMessages:
             if login.message_ids:
                 self._start_update(login, self._show_outcome)
         elif login.message_ids:
-            if self._shown_cards.get(login.id) != self._prompt_cache.card(login):
+            if self._shown_cards.get(login.id) != self._prompt_card(login):
                 self._start_update(login, self._update_prompt)
         elif login.origin.user_id and not login.origin.bot_id and login.status == "waiting":
             self._start_update(login, self._show_login_of_other_process)
@@ -195,6 +224,7 @@ class PromptMessages:
             return
         await self._register_server(login)
         user_id = login.origin.user_id
+        self._contexts[login.id] = PromptContext("other_process", is_started_here=False)
         try:
             await self._show_locked(login, self._platform.private_chat(user_id))
         except CannotWrite:
@@ -206,7 +236,7 @@ class PromptMessages:
             return
         prompt_id, *extra_ids = login.message_ids
         await self._before_message()
-        card = self._prompt_cache.card(login)
+        card = self._prompt_card(login)
         with contextlib.suppress(CannotWrite):
             try:
                 await self._chat_for(login).edit(prompt_id, card)
@@ -224,17 +254,41 @@ class PromptMessages:
         await self._before_message()
         prompt_id, *extra_ids = login.message_ids
         chat, connection = self._chat_for(login), await self._connection(login)
-        card = self._renderer.outcome_card(login, connection, self._clock(), tag_of(login.key.server_name))
+        call = self._context_of(login).agent_continues
+        card = self._renderer.outcome_card(
+            login,
+            connection,
+            self._clock(),
+            tag_of(login.key.server_name),
+            agent_continues=None if call is None else call(),
+        )
         # Do not retry if the bot may not write to the user.
         with contextlib.suppress(CannotWrite):
-            try:
-                await chat.edit(prompt_id, card)
-            except MessageGone:
+            if connection is not None and self._should_notify(login, chat):
                 await self._platform.private_chat(login.origin.user_id).send(card)
+                extra_ids.insert(0, prompt_id)
+            else:
+                try:
+                    await chat.edit(prompt_id, card)
+                except MessageGone:
+                    await self._platform.private_chat(login.origin.user_id).send(card)
         await self._delete_messages(extra_ids, chat)
         await self._service.save_messages(login.id, ())
         if connection is not None and self._on_connected is not None:
             await self._on_connected(login, connection)
+
+    def _should_notify(self, login: Login, chat: Chat) -> bool:
+        """Return True if an edit of the prompt could go unnoticed: it is out of view, or unexpected."""
+        if not self._context_of(login).is_started_here:
+            return True
+        written_count = self._written_counts.get(chat.origin.chat_id, 0)
+        return written_count > self._counts_at_prompt.get(login.id, written_count)
+
+    def _context_of(self, login: Login) -> PromptContext:
+        return self._contexts.get(login.id) or PromptContext()
+
+    def _prompt_card(self, login: Login) -> Card:
+        return self._prompt_cache.card(login, self._context_of(login).reason)
 
     async def _connection(self, login: Login) -> Connection | None:
         if login.status != "done":
@@ -306,9 +360,17 @@ class PromptMessages:
         for login_id in set(login_ids) - {
             login.id for login in logins if not login.is_over or login.message_ids
         }:
-            for values_by_login in (self._shown_cards, self._chats, self._retry_at):
+            for values_by_login in (
+                self._shown_cards,
+                self._chats,
+                self._retry_at,
+                self._contexts,
+                self._counts_at_prompt,
+            ):
                 values_by_login.pop(login_id, None)
             self._prompt_cache.forget(login_id)
+        if not self._counts_at_prompt:
+            self._written_counts.clear()
 
 
 async def _do_nothing() -> None:

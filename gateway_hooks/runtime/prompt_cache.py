@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway_hooks.dialog.cards import Card
-from gateway_hooks.dialog.rendering import Renderer, next_countdown_at
+from gateway_hooks.dialog.rendering import PromptReason, Renderer, next_countdown_at
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.values import Clock
 
@@ -18,6 +18,7 @@ from hermes_mcp_auth_remote.values import Clock
 class _CachedPrompt:
     login: Login
     may_use_device: bool
+    reason: PromptReason
     rendered_at: float
     valid_until: float
     card: Card
@@ -32,17 +33,21 @@ class PromptCache:
         self._clock = clock
         self._cached_prompts: dict[str, _CachedPrompt] = {}
 
-    def card(self, login: Login) -> Card:
-        """Return the prompt of a login that waits or exchanges its code."""
+    def card(self, login: Login, reason: PromptReason = "unknown") -> Card:
+        """Return the prompt of a login that waits or exchanges its code; `reason`: why the user gets it."""
         now, may_use_device = self._clock(), self._allows_device(login)
         cached = self._cached_prompts.get(login.id)
         # The store returns the same object until a login changes.
-        is_same = cached is not None and cached.login is login and cached.may_use_device == may_use_device
+        is_same = (
+            cached is not None
+            and cached.login is login
+            and (cached.may_use_device, cached.reason) == (may_use_device, reason)
+        )
         if cached is not None and is_same and cached.rendered_at <= now < cached.valid_until:
             return cached.card
-        card = self._renderer.prompt_card(login, now, may_use_device=may_use_device)
+        card = self._renderer.prompt_card(login, now, may_use_device=may_use_device, reason=reason)
         self._cached_prompts[login.id] = _CachedPrompt(
-            login, may_use_device, now, next_countdown_at(login, now), card
+            login, may_use_device, reason, now, next_countdown_at(login, now), card
         )
         return card
 

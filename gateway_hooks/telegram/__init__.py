@@ -1,9 +1,7 @@
-"""Add MCP logins to a bot on python-telegram-bot with one call, `TelegramLogins.add_to`.
+"""Add MCP logins to a bot on python-telegram-bot with one call, `TelegramLogins.from_home`.
 
-    service = AuthService(home(os.environ))
-    logins = TelegramLogins(service, ConfigServers(home(os.environ)), AllowList(users=frozenset({"42"})))
     application = ApplicationBuilder().token(token).build()
-    logins.add_to(application)
+    logins = TelegramLogins.from_home(application, users={42})
 
     async def ask_agent(update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         with logins.prompt_in(update):  # a tool call that gets a 401 asks this user to log in, and waits
@@ -22,24 +20,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import re
 import time
 from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from telegram import Bot, Update
-from telegram.ext import Application, ApplicationHandlerStop, CallbackContext, TypeHandler
+from telegram.ext import Application, ApplicationHandlerStop, CallbackContext, CommandHandler, TypeHandler
 
+from gateway_hooks.dialog.intents import COMMANDS
 from gateway_hooks.dialog.messages import ENGLISH, Messages
 from gateway_hooks.dialog.platform import Capabilities, Chat, ChatError, IncomingEvent, Sender
-from gateway_hooks.dialog.policy import Policy
+from gateway_hooks.dialog.policy import AllowList, Policy, UserIds
 from gateway_hooks.dialog.servers import Servers
 from gateway_hooks.log_redaction import redact_logs
+from gateway_hooks.runtime.config_servers import ConfigServers
 from gateway_hooks.runtime.dispatcher import Dispatcher, Work
 from gateway_hooks.runtime.error_logging import log_errors
 from gateway_hooks.runtime.message_sync import OnConnected
 from gateway_hooks.telegram.api_calls import ApiCalls, Sleep
 from gateway_hooks.telegram.chat import BusinessChat, TelegramChat
+from gateway_hooks.telegram.menu import add_menu_commands
 from gateway_hooks.telegram.updates import (
     PLATFORM,
     ParsedUpdate,
@@ -47,9 +51,10 @@ from gateway_hooks.telegram.updates import (
     parse_update,
     parse_user_update,
 )
+from hermes_mcp_auth_remote.hermes_home import hermes_home
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
-from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Clock, Origin
+from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Clock, Origin, OwnershipMode
 
 TelegramApplication = Application[Any, Any, Any, Any, Any, Any]
 HandlerContext = CallbackContext[Any, Any, Any, Any]
@@ -71,9 +76,10 @@ class _StartSignal:
 class TelegramPlatform:
     """The Telegram platform, connected through one bot."""
 
-    def __init__(self, bot: Bot, sleep: Sleep) -> None:
+    def __init__(self, bot: Bot, sleep: Sleep, command_prefix: str = "/") -> None:
         self._bot = bot
         self._api_calls = ApiCalls(sleep)
+        self._capabilities = Capabilities(command_prefix=command_prefix)
 
     @property
     def name(self) -> str:
@@ -88,7 +94,7 @@ class TelegramPlatform:
     @property
     def capabilities(self) -> Capabilities:
         """The features of Telegram: no forms, but a bot may delete a user's private messages."""
-        return Capabilities()
+        return self._capabilities
 
     def private_chat(self, user_id: str) -> Chat:
         """Return a user's private chat with the bot. Its id is the user's id."""
@@ -105,12 +111,12 @@ class TelegramPlatform:
 
     def read_update(self, update: Update) -> tuple[IncomingEvent, TelegramChat] | None:
         """Return the event of an update and the chat for the reply; None if it has no event of a user."""
-        parsed = parse_update(update, self.bot_id, self._bot.username)
+        parsed = parse_update(update, self.bot_id, self._bot.username, self._capabilities.command_prefix)
         return None if parsed is None else (parsed.event, self._chat_for(parsed))
 
     def sender_and_chat(self, update: Update) -> tuple[Sender, TelegramChat] | None:
         """Return the sender and the chat of an update; None if no user sent it."""
-        parsed = parse_user_update(update, self.bot_id, self._bot.username)
+        parsed = parse_user_update(update, self.bot_id, self._bot.username, self._capabilities.command_prefix)
         return None if parsed is None else (parsed.event.sender, self._chat_for(parsed))
 
     def read_other_update(self, update: Update) -> tuple[IncomingEvent, TelegramChat] | None:
@@ -135,7 +141,7 @@ class TelegramPlatform:
 class TelegramLogins:
     """Handles the logins of one application's users."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  one parameter per choice of the application
         self,
         service: AuthService,
         servers: Servers,
@@ -145,30 +151,77 @@ class TelegramLogins:
         clock: Clock = time.time,
         sleep: Sleep = asyncio.sleep,
         on_connected: OnConnected | None = None,
+        command_prefix: str = "/",
+        answers_all: bool = False,
     ) -> None:
         """Redact the logs of the library. Everything else starts with `add_to`.
 
         Create this object before you build the application, so that no log record shows the bot token or a
         code. `clock` returns epoch seconds. `sleep` waits when Telegram limits the rate of calls.
+        `command_prefix` precedes each command's name: "/", or for example "/mcp_", if the application has a
+        /connect of its own. With `answers_all`, the bot also answers the messages that concern no login: for
+        a bot with no other job. Raises ValueError for a prefix that Telegram allows in no command.
         """
+        if not re.fullmatch(r"/[a-z0-9_]{0,20}", command_prefix):
+            raise ValueError('command_prefix is "/" and at most 20 of a-z, 0-9 and _, such as "/mcp_".')
         redact_logs()
+        self._command_prefix = command_prefix
+        self._answers_all = answers_all
+        self._messages = messages
+        self._sets_menu = False
         self._dispatcher_arguments = (service, servers, policy, messages, clock, on_connected)
         self._sleep = sleep
         self._installation: tuple[TelegramApplication, TelegramPlatform, Dispatcher] | None = None
         self._dispatcher_task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def add_to(self, application: TelegramApplication, group: int = HANDLER_GROUP) -> None:
+    @classmethod
+    def from_home(
+        cls,
+        application: TelegramApplication,
+        users: UserIds = (),
+        *,
+        admins: UserIds | None = None,
+        owners: OwnershipMode = "shared",
+        home: Path | None = None,
+        command_prefix: str = "/",
+    ) -> TelegramLogins:
+        """Add logins for these users to an application, with the servers and the store of HERMES_HOME.
+
+        `home` replaces HERMES_HOME. The other arguments are those of `AllowList`, `TelegramLogins` and
+        `add_to`; the command menu is set. Raises ConfigError if there is no home directory.
+        """
+        directory = Path(hermes_home(os.environ)) if home is None else home
+        policy = AllowList(users, admins, owners=owners)
+        logins = cls(AuthService(directory), ConfigServers(directory), policy, command_prefix=command_prefix)
+        logins.add_to(application, sets_menu=True)
+        return logins
+
+    def add_to(
+        self, application: TelegramApplication, group: int = HANDLER_GROUP, *, sets_menu: bool = False
+    ) -> None:
         """Handle the login updates of this application, and keep the messages of logins up to date.
 
         Updates with login commands, buttons or codes reach no other handler; all other updates pass through.
         A handler in a group below `group` would see codes. Call this before the application runs; any way to
-        run it works.
+        run it works. With `sets_menu`, the commands are added to the bot's menu. Raises ValueError if the
+        application handles a command of the same name.
         """
+        _refuse_command_clash(application, self._command_prefix)
         service, servers, policy, messages, clock, on_connected = self._dispatcher_arguments
-        platform = TelegramPlatform(application.bot, self._sleep)
-        dispatcher = Dispatcher(service, platform, servers, policy, messages, clock, on_connected)
+        platform = TelegramPlatform(application.bot, self._sleep, self._command_prefix)
+        dispatcher = Dispatcher(
+            service,
+            platform,
+            servers,
+            policy,
+            messages,
+            clock,
+            on_connected,
+            answers_all=self._answers_all,
+        )
         self._installation = application, platform, dispatcher
+        self._sets_menu = sets_menu
         # `block` is explicit, because the application may have changed the default.
         application.add_handler(TypeHandler(object, self._handle_update, block=True), group)
         application.update_queue.put_nowait(_StartSignal())
@@ -189,9 +242,10 @@ class TelegramLogins:
         """Let calls inside the block ask the sender of the update in private if a login is needed.
 
         A call waits `wait_seconds`, then raises AuthorizationRequired. If no user sent the update, calls ask
-        no one.
+        no one. Raises RuntimeError in a handler that blocks the application: it could never get the answer.
         """
-        _, platform, dispatcher = self._installed
+        application, platform, dispatcher = self._installed
+        _refuse_blocking_handler(application)
         sender_and_chat = platform.sender_and_chat(update)
         if sender_and_chat is None:
             yield
@@ -260,7 +314,19 @@ class TelegramLogins:
 
     def _ensure_running(self, application: TelegramApplication) -> None:
         if application.running and (self._dispatcher_task is None or self._dispatcher_task.done()):
+            if self._dispatcher_task is None:
+                self._check_once(application)
             self._dispatcher_task = self._start_task(application, self._run_dispatcher(application))
+
+    def _check_once(self, application: TelegramApplication) -> None:
+        """Set the command menu, and report handlers that were added after `add_to`."""
+        try:
+            _refuse_command_clash(application, self._command_prefix)
+        except ValueError as error:
+            log.error("%s", error)  # noqa: TRY400  the sentence says all
+        if self._sets_menu:
+            menu = add_menu_commands(application.bot, self._messages, self._command_prefix)
+            self._start_task(application, menu)
 
     async def _run_dispatcher(self, application: TelegramApplication) -> None:
         """Run the dispatcher while the application runs; restart it after an internal error."""
@@ -287,3 +353,31 @@ async def _run_work(work: Work, chat: TelegramChat) -> None:
         finally:
             # A pressed button shows a spinner until the press is answered.
             await chat.show_toast("")
+
+
+def _refuse_command_clash(application: TelegramApplication, command_prefix: str) -> None:
+    """Raise ValueError if a handler of the application would never get its command."""
+    own_names = {f"{command_prefix.removeprefix('/')}{name}" for name in COMMANDS - {"start"}}
+    for handlers in application.handlers.values():
+        for handler in handlers:
+            if not isinstance(handler, CommandHandler):
+                continue
+            handler_names: frozenset[str] = handler.commands
+            if clashing_names := own_names & handler_names:
+                raise ValueError(
+                    f"This application handles /{min(clashing_names)} itself. "
+                    'Pass another command_prefix to TelegramLogins, such as "/mcp_".'
+                )
+
+
+def _refuse_blocking_handler(application: TelegramApplication) -> None:
+    """Raise RuntimeError in the task that fetches updates: the answer to a login is one of them."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return
+    if task is not None and task.get_name() == f"Application:{application.bot.id}:update_fetcher":
+        raise RuntimeError(
+            "This handler would wait for an update that the application cannot fetch meanwhile. Add the "
+            "handler with block=False, or build the application with concurrent_updates(True)."
+        )

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-from telegram import BotCommand, Update
+from telegram import Update
 from telegram.error import Conflict, InvalidToken, NetworkError, TelegramError
 from telegram.ext import ApplicationBuilder, CommandHandler, filters
 from telegram.request import HTTPXRequest
@@ -27,6 +27,7 @@ from gateway_hooks.log_redaction import redact_logs
 from gateway_hooks.runtime.message_sync import OnConnected
 from gateway_hooks.telegram import TelegramApplication, TelegramLogins
 from gateway_hooks.telegram.api_calls import refusal_reason
+from gateway_hooks.telegram.menu import add_menu_commands
 from hermes_mcp_auth_remote.config.chats import Webhook
 from hermes_mcp_auth_remote.http.proxies import check_httpx_proxies
 from hermes_mcp_auth_remote.service import AuthService
@@ -111,17 +112,20 @@ async def run_bot(  # noqa: PLR0913  one parameter per setting of the operator
         base = api_url.rstrip("/")
         builder = builder.base_url(f"{base}/bot").base_file_url(f"{base}/file/bot")
     application: TelegramApplication = builder.build()
-    logins = TelegramLogins(service, servers, policy, messages, clock=clock, on_connected=on_connected)
+    logins = TelegramLogins(
+        service, servers, policy, messages, clock=clock, on_connected=on_connected, answers_all=True
+    )
     logins.add_to(application)
-    new_messages = filters.UpdateType.MESSAGE
-    application.add_handler(CommandHandler(["start", "help"], logins.help, filters=new_messages))
+    # In a group, only a command gets an answer.
+    in_groups = filters.UpdateType.MESSAGE & ~filters.ChatType.PRIVATE
+    application.add_handler(CommandHandler(["start", "help"], logins.help, filters=in_groups))
     try:
         await _initialize(application)
         await application.start()
         await _start_updates(application, webhook)
         if on_started is not None:
             on_started(application.bot.username)
-        await _set_menu_commands(application, messages)
+        await add_menu_commands(application.bot, messages)
         await _wait_until_token_refused(application, token_doubt, poll_request)
         with _silence_library_logs():
             # Let the library's poll end.
@@ -230,20 +234,6 @@ class _PollingErrorLogger:
         if text not in self._logged_messages:
             self._logged_messages.add(text)
             log.warning("%s", text)
-
-
-async def _set_menu_commands(application: TelegramApplication, messages: Messages) -> None:
-    """Set the command menu if it differs: Telegram limits the rate of such calls."""
-    menu = [
-        BotCommand("connect", messages.connect_description),
-        BotCommand("connections", messages.connections_description),
-        BotCommand("disconnect", messages.disconnect_description),
-    ]
-    try:
-        if list(await application.bot.get_my_commands()) != menu:
-            await application.bot.set_my_commands(menu)
-    except TelegramError as error:
-        log.warning("The command menu could not be set: %s.", type(error).__name__)
 
 
 async def _stop(application: TelegramApplication) -> None:

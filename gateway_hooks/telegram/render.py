@@ -27,9 +27,15 @@ MAX_LABEL_CHARS = 64
 # package stay tappable: a malicious server can put others into its texts.
 _WORD = re.compile(r"\S+")
 _AUTOLINKED_TEXT = re.compile(
-    r"\w\.\w|\w://|(?<!\w)[@#$]\w|(?<!\w)/(?!(?:connect|connections|disconnect|mcpauth)(?!\w))\w"
+    r"\w\.\w|\w://|(?<!\w)[@#$]\w|(?<!\w)/(?!(?:[a-z0-9_]{0,20}_)?(?:connect|connections|disconnect|mcpauth)(?!\w))\w"
 )
 _TRAILING_PUNCTUATION = ".,:;!?)"
+# Clients make phone numbers and card numbers tappable. A date and a time of day have no such form.
+_TAPPABLE_NUMBER = re.compile(
+    r"(?<![\w.:])\+?(?!\d{4}-\d\d-\d\d\b)\(?\d(?:[ ().\-\u2010-\u2013\u00a0\u202f/]{0,3}\d){6,}(?!\w)"
+)
+# Telegram has no colour for a message.
+_OUTCOME_MARKS = {"plain": "", "good": "✓ ", "bad": "✗ "}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,8 @@ def count_utf16_units(text: str) -> int:
 
 def _styled_runs(card: Card, *, with_link: bool) -> Iterator[tuple[str, str]]:
     """Yield runs of text with their entity type, "" for none."""
+    if mark := _OUTCOME_MARKS[card.tone]:
+        yield mark, ""
     for text, style in spans(card, with_link=with_link):
         if style == "code":
             yield text, MessageEntity.CODE
@@ -88,6 +96,16 @@ def _styled_runs(card: Card, *, with_link: bool) -> Iterator[tuple[str, str]]:
 
 
 def _unlinked_runs(text: str, entity_type: str) -> Iterator[tuple[str, str]]:
+    """Yield the text with code entities for what Telegram would link, such as a URL or a phone number."""
+    start = 0
+    for number in _TAPPABLE_NUMBER.finditer(text):
+        yield from _unlinked_words(text[start : number.start()], entity_type)
+        yield number[0], MessageEntity.CODE
+        start = number.end()
+    yield from _unlinked_words(text[start:], entity_type)
+
+
+def _unlinked_words(text: str, entity_type: str) -> Iterator[tuple[str, str]]:
     start = 0
     for word in _WORD.finditer(text):
         if _AUTOLINKED_TEXT.search(word[0]):

@@ -34,9 +34,14 @@ class ParsedUpdate:
     business_connection_id: str = ""
 
 
-def parse_update(update: Update, bot_id: str, bot_username: str) -> ParsedUpdate | None:
-    """Parse an update; None if no user sent it or it has nothing to handle."""
-    parsed = parse_user_update(update, bot_id, bot_username)
+def parse_update(
+    update: Update, bot_id: str, bot_username: str, command_prefix: str = "/"
+) -> ParsedUpdate | None:
+    """Parse an update; None if no user sent it or it has nothing to handle.
+
+    `command_prefix` precedes the names of this package's commands, such as "/" or "/mcp_".
+    """
+    parsed = parse_user_update(update, bot_id, bot_username, command_prefix)
     if parsed is None:
         return None
     event = parsed.event
@@ -47,7 +52,9 @@ def parse_update(update: Update, bot_id: str, bot_username: str) -> ParsedUpdate
     )
 
 
-def parse_user_update(update: Update, bot_id: str, bot_username: str) -> ParsedUpdate | None:
+def parse_user_update(
+    update: Update, bot_id: str, bot_username: str, command_prefix: str = "/"
+) -> ParsedUpdate | None:
     """Parse an update of a user, also one without text, such as a picture; None if no user sent it."""
     query, message = update.callback_query, update.message or update.edited_message
     if query is not None:
@@ -56,7 +63,9 @@ def parse_user_update(update: Update, bot_id: str, bot_username: str) -> ParsedU
         return None
     text = message.text or message.caption or ""
     # An edited command was executed before the edit. An edited answer may be complete only now.
-    command, length = ("", 0) if update.edited_message else _parse_command(message, bot_username)
+    command, length = "", 0
+    if not update.edited_message:
+        command, length = _parse_command(message, bot_username, command_prefix)
     if command:
         # Only the entity tells where the command ends: any character may follow it.
         rest = text[length:]
@@ -139,7 +148,7 @@ def _origin_of(message: Message, sender: Sender, bot_id: str) -> Origin:
     return Origin(PLATFORM, str(message.chat.id), thread_id, sender.user_id, bot_id)
 
 
-def _parse_command(message: Message, bot_username: str) -> tuple[str, int]:
+def _parse_command(message: Message, bot_username: str, command_prefix: str) -> tuple[str, int]:
     """Return the command at the start of a message, and its length with "/" and the bot's name.
 
     Return ("", 0) if it is not a command of this package, or is addressed to another bot.
@@ -149,5 +158,10 @@ def _parse_command(message: Message, bot_username: str) -> tuple[str, int]:
         return "", 0
     # Commands and bot names are ASCII, so the length in UTF-16 units is the length in characters.
     name, _, addressee = message.text[1 : entity.length].lower().partition("@")
+    # Telegram itself sends /start, so it has no prefix.
+    prefix = "" if name == "start" else command_prefix.removeprefix("/")
+    if not name.startswith(prefix):
+        return "", 0
+    name = name.removeprefix(prefix)
     is_ours = name in COMMANDS and addressee in {"", bot_username.lower()}
     return (name, entity.length) if is_ours else ("", 0)

@@ -20,8 +20,9 @@ MIN_WRAPPED_CHARS = 20
 
 # Usual widths of windows. At another width, two lines do not show that they are one wrapped line.
 _WINDOW_WIDTHS = frozenset({40, 60, 64, 72, 76, 78, 79, 80, 100, 120, 132})
-# Terminals and chats cut a longer line or message at these lengths (MAX_CANON, Discord, Telegram).
-_CUT_LENGTHS = frozenset({1023, 1024, 2000, 4000, 4095, 4096})
+# Terminals and chats cut a longer line or message at these lengths (MAX_CANON, Discord, Telegram). Several
+# parts of a Telegram message may have been joined.
+_CUT_LENGTHS = frozenset({1023, 1024, 2000, 4000, 4095, 4096, 8192, 12_288})
 
 # Colours, and the markers that a terminal puts around a paste.
 _ESCAPE_SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")

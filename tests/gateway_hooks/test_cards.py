@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from string import Formatter
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +20,7 @@ from gateway_hooks.dialog.connection_rendering import ConnectionRenderer, Server
 from gateway_hooks.dialog.messages import ENGLISH, Messages
 from gateway_hooks.dialog.platform import Capabilities
 from gateway_hooks.dialog.policy import Refusal
-from gateway_hooks.dialog.rendering import Renderer, next_countdown_at
+from gateway_hooks.dialog.rendering import PromptReason, Renderer, next_countdown_at
 from hermes_mcp_auth_remote.errors import LoginError, PasteRefused, StoreCorrupt
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.values import CredentialKey
@@ -66,6 +67,8 @@ def possible_cards(
     if login.status in {"waiting", "exchanging"}:
         yield renderer.prompt_card(login, now)
         yield renderer.prompt_card(login, now, may_use_device=False)
+        for reason in get_args(PromptReason):
+            yield renderer.prompt_card(login, now, reason=reason)
         yield renderer.qr_text_and_caption(login)[1]
         yield renderer.qr_too_large_card(login)
     else:
@@ -76,6 +79,9 @@ def possible_cards(
     yield connection_renderer.server_choice_card([hostile_text, login.key.server_name])
     yield connection_renderer.server_choice_card([f"{hostile_text}{number}" for number in range(30)])
     yield connection_renderer.server_choice_card([])
+    yield connection_renderer.unknown_server_card(["notes"], hostile_text, "notes")
+    yield connection_renderer.unknown_server_card([hostile_text], hostile_text, None)
+    yield connection_renderer.hint_card()
     statuses = [
         ServerStatus("notes", connection),
         ServerStatus(hostile_text, replace(connection, login_needed=None)),
@@ -208,7 +214,7 @@ def test_sentence_is_trimmed_and_has_known_placeholders(name: str) -> None:
         "account",
         "count",
     }
-    assert placeholders <= known_placeholders | {"user", "connect", "connections"}
+    assert placeholders <= known_placeholders | {"user", "connect", "connections", "start", "name"}
 
 
 @covers("chat-words")
@@ -264,7 +270,8 @@ def test_device_prompt_shows_code_and_asks_to_compare_it() -> None:
     )
     assert card.code == USER_CODE
     assert (USER_CODE, "code") in list(spans(card, with_link=False))
-    assert card.after_code == (ENGLISH.compare_code, ENGLISH.device_login_completes_itself)
+    assert card.steps == (ENGLISH.device_open_for_all_step, ENGLISH.device_code_step)
+    assert card.steps_after_code == (ENGLISH.device_approve_step,)
     assert card.link == Link("Open the page", "https://as.example/device?user_code=X")
     copied_texts = [button.copy for row in card.buttons for button in row if button.copy]
     assert copied_texts == [USER_CODE]
@@ -331,9 +338,12 @@ def test_prompt_names_other_token_hosts() -> None:
     ("connection", "expected_text"),
     [
         (make_connection(), "until the provider ends it (refreshes itself)"),
-        (make_connection(can_refresh=False), "until 09:00 UTC"),
-        (make_connection(can_refresh=False, expires_at=NOW + 86_400), "until 2027-01-16 08:00 UTC"),
-        (make_connection(can_refresh=False, expires_at=1e300), "until ? UTC"),
+        (make_connection(can_refresh=False), "until 09:00 UTC, then log in again"),
+        (
+            make_connection(can_refresh=False, expires_at=NOW + 86_400),
+            "until 2027-01-16 08:00 UTC, then log in again",
+        ),
+        (make_connection(can_refresh=False, expires_at=1e300), "until ? UTC, then log in again"),
         (make_connection(can_refresh=False, expires_at=None), "until the provider ends it"),
     ],
 )

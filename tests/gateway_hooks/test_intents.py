@@ -244,16 +244,24 @@ def test_device_login_accepts_no_pasted_answer() -> None:
     assert parse(press_event("mcp:paste:login-5"), DEVICE_LOGIN) == LoginCommand(DEVICE_LOGIN, "paste")
 
 
+@covers("private-topics")
+def test_answer_in_any_topic_of_private_chat_counts() -> None:
+    topic = Origin("parlour", chat_id="private-ada", thread_id="2", user_id="ada", bot_id="900")
+    in_topic = make_login(origin=topic)
+    for login, origin in ((ADA_LOGIN, topic), (in_topic, ADA_LOGIN.origin)):
+        assert parse(message_event(ANSWER_URL), login, origin=origin) == Answer(login)
+        assert parse(press_event("mcp:cancel:login-1"), login, origin=origin) == LoginCommand(login, "cancel")
+
+
 @covers("sender-binding")
 @pytest.mark.parametrize(
     "origin",
     [
         Origin("parlour", chat_id="private-ada", user_id="bob", bot_id="900"),
         Origin("parlour", chat_id="elsewhere", user_id="ada", bot_id="900"),
-        Origin("parlour", chat_id="private-ada", thread_id="2", user_id="ada", bot_id="900"),
         Origin("parlour", chat_id="private-ada", user_id="ada", bot_id="901"),
     ],
-    ids=["user", "chat", "thread", "bot"],
+    ids=["user", "chat", "bot"],
 )
 def test_login_is_answered_only_from_its_origin(origin: Origin) -> None:
     assert parse(message_event(ANSWER_URL), ADA_LOGIN, origin=origin) == UnmatchedAnswer()

@@ -58,9 +58,10 @@ def test_prompt_shows_server_host_scope_expiry_and_warnings(bot: ChatBot, ada: C
         login.authorization_host,
         "mcp:tools",
         "08:10 UTC (10 minutes)",
-        messages.continue_warning,
-        messages.paste_warning.format(clock="08:00"),
-        messages.token_owner_everyone,
+        "08:00–08:10",
+        "You sent /connect. If not, cancel.",
+        messages.paste_here_step,
+        messages.approve_for_all_step,
     ):
         assert expected_text in text, expected_text
     assert ada.last_card.link is not None
@@ -146,8 +147,7 @@ def test_used_answer_is_refused_and_deleted(ada: ChatUser, bot: ChatBot, demo: D
     ada.paste(answer)
     assert ada.paste(answer)
     assert answer not in ada.visible_text()
-    assert ada.visible_titles() == ["notes: connected", "None of your logins waits for this answer"]
-    assert "/connect" in ada.visible_text()
+    assert ada.visible_titles() == ["notes: connected", "notes: already connected"]
     assert demo.authorization_server.count_requests("token") == 1
 
 
@@ -231,9 +231,12 @@ def test_failed_start_keeps_waiting_login(ada: ChatUser, bot: ChatBot, demo: Dem
 def test_missing_or_unknown_server_name_asks_which_server(start_bot: StartBot) -> None:
     bot = start_bot("notes", "mail")
     ada = bot.user("ada")
-    for text in ("/connect", "/connect nobody-knows"):
+    for text, title in (
+        ("/connect", "Which server do you want to connect?"),
+        ("/connect nobody-knows", "There is no such server"),
+    ):
         ada.send_text(text)
-        assert ada.last_card.title == "Which server do you want to connect?"
+        assert ada.last_card.title == title
     ada.press("mail")
     assert ada.last_card.title == "Connect mail"
     assert bot.login.key.server_name == "mail"

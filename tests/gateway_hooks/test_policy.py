@@ -216,7 +216,7 @@ def test_per_user_tokens_are_visible_only_to_owner(start_bot: StartBot) -> None:
     bot = start_bot(policy=PER_USER)
     ada, bob = bot.user("ada"), bot.user("bob")
     ada.send_text("/connect notes")
-    assert "Used by: only you" in ada.visible_text()
+    assert "1. Open the page and approve." in ada.visible_text()
     ada.paste(approve(bot.login.authorization_url))
     server = bot.dispatcher._context.servers.find("notes")
     assert bot.service.connection(server, "parlour:ada") is not None

@@ -124,7 +124,9 @@ class TelegramEnvironment:
                 for candidate in reversed(self.api.messages(chat))
                 if candidate.is_from_bot and candidate.id > after_id
             )
-            return next((each for each in bot_messages if each.text.startswith(first_line)), None)
+            return next(
+                (each for each in bot_messages if without_mark(each.text).startswith(first_line)), None
+            )
 
         message = await self.api.until(find_message)
         assert message is not None
@@ -168,6 +170,11 @@ class TelegramEnvironment:
 
 def shown_user_codes(logins: tuple[Login, ...]) -> set[str]:
     return {code.user_code for login in logins if (code := login.device_authorization) is not None}
+
+
+def without_mark(text: str) -> str:
+    """Return a message without the mark of its outcome."""
+    return text.removeprefix("✓ ").removeprefix("✗ ")
 
 
 def without_secrets(text: str) -> str:

@@ -52,14 +52,15 @@ def test_card_is_rendered_as_text_with_entities() -> None:
         (Row("Server", "https://x.example/💙", is_quoted=True), Row("For", "you alone")),
         ("Continue only if you asked.",),
         code="WDJB-MJHT",
-        after_code=("Compare it.",),
+        steps=("1. Open it.",),
+        steps_after_code=("Compare it.",),
         link=Link("Open the page", "https://as.example/?a=b"),
         buttons=((Button("Cancel", encode_action("cancel", "x")), Button("Copy", copy="WDJB-MJHT")),),
     )
     rendered = render_card(card)
     assert rendered.text == (
-        "Connect 💙 notes\n\nServer: https://x.example/💙\nFor: you alone\n\nContinue only if you asked.\n\n"
-        "WDJB-MJHT\n\nCompare it."
+        "Connect 💙 notes\nServer: https://x.example/💙\nFor: you alone\n1. Open it.\nWDJB-MJHT\nCompare it."
+        "\n\nContinue only if you asked."
     )
     assert visible_entities(rendered) == [
         ("bold", "Connect 💙 notes"),
