@@ -17,7 +17,8 @@ class ChatPlatform(NamedTuple):
     which are numbers". No id contains a blank or a comma: they separate ids. `setting_keys` are the keys of
     `mcp_auth_chats.<name>`. `extra` is the extra of this package that installs `libraries`, named as they are
     imported. `package` has a module `bot` with the coroutine `run_bot`. `first_step` says how a user who is
-    not allowed yet gets the bot to respond.
+    not allowed yet gets the bot to respond. `pairing_link` opens the chat with the bot `{bot}` and sends it
+    `{code}` in a start command; empty if the platform has no such links.
     """
 
     name: str
@@ -30,6 +31,7 @@ class ChatPlatform(NamedTuple):
     libraries: tuple[str, ...]
     package: str
     first_step: str
+    pairing_link: str = ""
 
     def accepts_id(self, user_id: str) -> bool:
         """Return True if a text can be the id of a user, role or guild of this platform."""
@@ -50,6 +52,7 @@ TELEGRAM = ChatPlatform(
     libraries=("telegram",),
     package="gateway_hooks.telegram",
     first_step="Write /start to it",
+    pairing_link="https://t.me/{bot}?start=pair_{code}",
 )
 DISCORD = ChatPlatform(
     name="discord",

@@ -414,6 +414,7 @@ REQUIREMENTS = (
         "A code that others could read ends its login; another one starts.",
         "this package, security 8",
     ),
+    Requirement("admission", "A code of the terminal or an administrator admits a user.", "security 25"),
     Requirement("chat-listed", "A user on no list starts nothing and gets no prompt.", "security 1, 20"),
     Requirement("chat-admins", "Only administrators change shared connections.", "security 20, this package"),
     Requirement("chat-owners", "The operator chooses whose tokens a login stores.", "security 20"),

@@ -59,7 +59,7 @@ class Link:
 class Card:
     """One message. `code` is a code that the user copies and enters on another page.
 
-    `intro`, `rows`, `steps`, `code` and `steps_after_code` stand on lines of their own, `paragraphs` apart.
+    `intro`, `rows`, `steps`, `code` and `after_code` stand on lines of their own, `paragraphs` apart.
     """
 
     title: str
@@ -68,7 +68,7 @@ class Card:
     paragraphs: tuple[str, ...] = ()
     steps: tuple[str, ...] = field(default=(), kw_only=True)
     code: str = field(default="", repr=False)
-    steps_after_code: tuple[str, ...] = field(default=(), kw_only=True)
+    after_code: tuple[str, ...] = ()
     link: Link | None = None
     buttons: tuple[tuple[Button, ...], ...] = ()
     tone: Literal["plain", "good", "bad"] = "plain"
@@ -90,7 +90,7 @@ def spans(card: Card, *, with_link: bool) -> Iterator[tuple[str, Style]]:
     if card.code:
         yield "\n", "plain"
         yield card.code, "code"
-    for step in card.steps_after_code:
+    for step in card.after_code:
         yield f"\n{step}", "plain"
     for paragraph in card.paragraphs:
         yield f"\n\n{paragraph}", "plain"

@@ -143,13 +143,13 @@ class ConnectionRenderer:
         }[reason]
         return Card(title, paragraphs=(text.format(count=waiting_count),), tone="bad")
 
-    def unknown_user_card(self, user_id: str) -> Card:
-        """Return a card with the user's id, which the operator needs to allow the user."""
+    def unknown_user_card(self, user_id: str, code: str = "") -> Card:
+        """Return a card with the user's id, and a code with which an administrator can admit the user."""
         messages = self.renderer.messages
-        return Card(
-            messages.unknown_user_title,
-            paragraphs=(messages.unknown_user.format(user=truncate(replace_unprintable(user_id), 60)),),
-        )
+        paragraphs = [messages.unknown_user.format(user=truncate(replace_unprintable(user_id), 60))]
+        if code:
+            paragraphs.append(messages.unknown_user_code.format(code=code))
+        return Card(messages.unknown_user_title, paragraphs=tuple(paragraphs))
 
     def help_card(self) -> Card:
         """Return a card that lists the commands."""

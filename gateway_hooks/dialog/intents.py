@@ -108,6 +108,13 @@ class ExposedAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class RevokePerson:
+    """Remove a user whom an administrator has admitted."""
+
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class StaleButton:
     """A button of a login that no longer waits, or of another user's login."""
 
@@ -123,6 +130,7 @@ Intent = (
     | WrongAddress
     | UnmatchedAnswer
     | ExposedAnswer
+    | RevokePerson
     | StaleButton
 )
 
@@ -258,6 +266,7 @@ def _parse_press(
         "no": Disconnect(server_tag=argument, is_confirmed=None),
         "list": ListConnections(),
         "open": ContinueLogin(argument),
+        "revoke": RevokePerson(argument),
     }
     return intents_by_verb.get(verb, StaleButton())
 

@@ -15,8 +15,8 @@ MAX_WAITING_PER_USER = 3
 MAX_STARTS_PER_HOUR = 10
 # For all users of one bot together: far above real use, and low enough to process.
 MAX_WAITING = 1000
-# The bot answers an unknown user at most once in this time.
-UNKNOWN_USER_REPLY_SECONDS = 3600.0
+# The bot answers an unknown user at most once in this time. Their code is valid as long.
+UNKNOWN_USER_REPLY_SECONDS = 600.0
 
 Refusal = Literal["too_many", "too_often", "too_busy"]
 
@@ -115,7 +115,7 @@ def _ids(values: UserIds, name: str) -> frozenset[str]:
     if isinstance(values, (str, int)):
         raise TypeError(f"{name} is a set of ids: write {name}={{{values!r}}}.")
     ids = list(values)
-    if any(isinstance(value, bool) or not isinstance(value, (str, int)) for value in ids):
+    if any(type(value) not in {str, int} for value in ids):
         raise TypeError(f"{name} holds ids: numbers, or numbers as text.")
     return frozenset(str(value) for value in ids)
 

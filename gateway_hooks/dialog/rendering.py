@@ -180,7 +180,7 @@ class Renderer:
                 card,
                 steps=(open_step, messages.device_code_step),
                 code=replace_unprintable(device_authorization.user_code),
-                steps_after_code=(messages.device_approve_step,),
+                after_code=(messages.device_approve_step,),
                 link=Link(
                     messages.open_page_button,
                     device_authorization.verification_uri_complete or device_authorization.verification_uri,

@@ -134,7 +134,7 @@ def _blocks(card: Card, *, with_link: bool) -> Iterator[str]:
         yield f"\n{_escape_step(step)}"
     if card.code:
         yield f"\n```\n{_replace_backticks(card.code)}\n```"
-    for step in card.steps_after_code:
+    for step in card.after_code:
         yield f"\n{_escape_step(step)}"
     for paragraph in card.paragraphs:
         yield f"\n\n{_escape_markdown(paragraph)}"

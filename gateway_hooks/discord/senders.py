@@ -10,6 +10,7 @@ import discord
 from gateway_hooks.dialog.platform import Sender
 from gateway_hooks.dialog.policy import AllowList, Policy
 from gateway_hooks.discord.errors import translate_errors
+from gateway_hooks.runtime.admission import Admission
 from hermes_mcp_auth_remote.values import Clock
 
 # In a direct chat, the bot looks up a user's roles in at most this many guilds.
@@ -72,6 +73,8 @@ class SenderLookup:
     def _relevant_guilds(self) -> list[discord.Guild]:
         """Return the guilds with roles that may matter to the policy."""
         guilds, policy = list(self.client.guilds), self.policy
+        if isinstance(policy, Admission):
+            policy = policy.allow_list
         if not isinstance(policy, AllowList):
             return guilds
         role_ids = policy.roles | policy.admin_roles

@@ -27,6 +27,7 @@ from gateway_hooks.dialog.intents import (
     Intent,
     ListConnections,
     LoginCommand,
+    RevokePerson,
     StaleButton,
     UnmatchedAnswer,
     UnrelatedEvent,
@@ -42,6 +43,7 @@ from gateway_hooks.dialog.platform import CannotWrite, Chat, ChatError, Incoming
 from gateway_hooks.dialog.policy import UNKNOWN_USER_REPLY_SECONDS, Policy
 from gateway_hooks.dialog.rendering import Renderer
 from gateway_hooks.dialog.servers import Servers
+from gateway_hooks.runtime.admission import Admission
 from gateway_hooks.runtime.connection_actions import ConnectionActions
 from gateway_hooks.runtime.context import Context
 from gateway_hooks.runtime.error_logging import log_errors
@@ -49,6 +51,7 @@ from gateway_hooks.runtime.held_parts import HeldParts
 from gateway_hooks.runtime.login_actions import LoginActions
 from gateway_hooks.runtime.login_start import LoginStarter
 from gateway_hooks.runtime.message_sync import OnConnected, PromptContext, PromptMessages
+from gateway_hooks.runtime.people_actions import PeopleActions
 from gateway_hooks.runtime.reminders import ExpiryReminders
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
@@ -71,7 +74,7 @@ _PrivateIntent = Connect | Disconnect | ListConnections | LoginCommand | Continu
 class Dispatcher:
     """Handles the events of one platform's users and shows them their logins."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  one parameter per part
         self,
         service: AuthService,
         platform: Platform,
@@ -82,8 +85,12 @@ class Dispatcher:
         on_connected: OnConnected | None = None,
         *,
         answers_all: bool = False,
+        admission: Admission | None = None,
     ) -> None:
-        """`answers_all`: no application handles the other messages, so the bot answers them with its help."""
+        """`answers_all`: no application handles the other messages, so the bot answers them with its help.
+
+        `admission` admits users from the chat; it is then the policy too.
+        """
         renderer = Renderer(platform.capabilities, messages)
         self.prompt_messages = PromptMessages(
             service, platform, servers, policy, renderer, clock, on_connected
@@ -103,6 +110,8 @@ class Dispatcher:
         self._connection_actions = ConnectionActions(self._context)
         self.reminders = ExpiryReminders(self._context)
         self._unknown_users: dict[str, float] = {}
+        self._admission = admission
+        self._people_actions = None if admission is None else PeopleActions(self._context, admission)
         self._answers_all = answers_all
         self._held_parts = HeldParts()
 
@@ -214,6 +223,8 @@ class Dispatcher:
         return partial(self._run_work, partial(self._send_help_or_hint, event, chat), chat)
 
     async def _send_help_or_hint(self, event: IncomingEvent, chat: Chat) -> None:
+        if self._people_actions is not None and await self._people_actions.handle(event, chat):
+            return
         if event.command or event.text.startswith("/"):
             await self.send_help(event, chat)
         elif not self._context.policy.may_talk(event.sender):
@@ -290,7 +301,9 @@ class Dispatcher:
         }
         if user_id not in self._unknown_users:
             self._unknown_users[user_id] = now
-            await chat.send(self._context.connection_renderer.unknown_user_card(user_id))
+            # A code in a group could be used by another member who asks an administrator to approve it.
+            code = self._admission.request_code(user_id) if self._admission and chat.is_private else ""
+            await chat.send(self._context.connection_renderer.unknown_user_card(user_id, code))
 
     async def _delete_messages(self, event: IncomingEvent, chat: Chat) -> None:
         await self._context.delete_messages(event, chat)
@@ -299,7 +312,7 @@ class Dispatcher:
         await self._login_actions.cancel_and_delete_answer(login, event, chat)
         await self._reply_to_unknown_user(event, chat)
 
-    async def _execute(
+    async def _execute(  # noqa: C901  one case per intent
         self, intent: Intent, event: IncomingEvent, chat: Chat, error: McpAuthError | None
     ) -> None:
         if error is not None:
@@ -314,6 +327,9 @@ class Dispatcher:
                 await self._login_actions.handle_exposed_answer(login, event, chat)
             case UnmatchedAnswer():
                 await self._login_actions.reject_unmatched_answer(event, chat)
+            case RevokePerson(user_id):
+                if self._people_actions is not None and chat.is_private:
+                    await self._people_actions.revoke(user_id, event, chat)
             case StaleButton():
                 await self._context.reply_text(chat, event, self._context.messages.login_over)
             case Connect() | Disconnect() | ListConnections() | LoginCommand() | ContinueLogin():

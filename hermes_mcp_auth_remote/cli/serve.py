@@ -11,6 +11,8 @@ import contextlib
 import logging
 import os
 import re
+import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,6 +22,7 @@ from urllib.parse import urlsplit
 
 from gateway_hooks.dialog.platform import ChatError
 from gateway_hooks.dialog.policy import AllowList
+from gateway_hooks.runtime.admission import Admission
 from gateway_hooks.runtime.config_servers import ConfigServers
 from gateway_hooks.startup import pause_garbage_collection
 from hermes_mcp_auth_remote.cli.output import print_json, print_paragraph
@@ -38,6 +41,7 @@ from hermes_mcp_auth_remote.hermes_home import expand_user
 from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 from hermes_mcp_auth_remote.platforms import PLATFORMS, ChatPlatform, id_examples, join_alternatives
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.store.files.people_file import PeopleFile
 from hermes_mcp_auth_remote.store.files.secret_files import read_secret_file
 from hermes_mcp_auth_remote.values import Secret
 
@@ -53,6 +57,7 @@ class Bot:
     policy: AllowList
     has_no_users: bool
     run_bot: BotRunner
+    admission: Admission | None = None
 
     @property
     def title(self) -> str:
@@ -133,6 +138,7 @@ def _make_bot(
         frozenset(_parse_user_ids(options.allow, platform, "--allow", is_only_platform=is_only_platform)),
         frozenset(_parse_user_ids(options.admin, platform, "--admin", is_only_platform=is_only_platform)),
     )
+    admission = Admission(policy, platform.name, PeopleFile(home), time.time)
     token_file = _option(options, f"{platform.name}_token_file")
     token = _read_token(platform, token_file, home, os.environ)
     api_url = _option(options, f"{platform.name}_api")
@@ -145,12 +151,11 @@ def _make_bot(
 
     def run_bot(on_started: Callable[[str], None]) -> Coroutine[object, object, None]:
         bot_run: Coroutine[object, object, None] = runner.run_bot(
-            token, service, servers, policy, on_started=on_started, **platform_arguments
+            token, service, servers, admission, on_started=on_started, **platform_arguments
         )
         return bot_run
 
-    has_no_users = not (policy.users or policy.admins or policy.roles or policy.admin_roles)
-    return Bot(platform, policy, has_no_users, run_bot)
+    return Bot(platform, policy, admission.has_no_users, run_bot, admission)
 
 
 def _option(options: argparse.Namespace, name: str) -> str | None:
@@ -266,7 +271,17 @@ def _report_started(bot: Bot, bot_name: str, *, as_json: bool) -> None:
         f"{bot.title}: {bot_name} is running. Its users {token_text} ({SECTION_NAME}.owners). "
         "Ctrl-C stops it."
     )
-    if bot.has_no_users:
+    if not bot.has_no_users:
+        return
+    if bot.admission is not None and sys.stdout.isatty():
+        code = bot.admission.start_pairing()
+        link = bot.platform.pairing_link.format(bot=bot_name.removeprefix("@"), code=code)
+        open_link = f", or open {link}" if link else ""
+        print_paragraph(
+            f"No user may use it yet. Send it the code {code} in a private message{open_link}. The first "
+            "user who does so within ten minutes becomes its administrator."
+        )
+    else:
         print_paragraph(
             f"No user may use it yet. {bot.platform.first_step}, and it responds with your id. "
             "Then start it again with --allow ID, or list the id under "

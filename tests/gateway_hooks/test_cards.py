@@ -271,7 +271,7 @@ def test_device_prompt_shows_code_and_asks_to_compare_it() -> None:
     assert card.code == USER_CODE
     assert (USER_CODE, "code") in list(spans(card, with_link=False))
     assert card.steps == (ENGLISH.device_open_for_all_step, ENGLISH.device_code_step)
-    assert card.steps_after_code == (ENGLISH.device_approve_step,)
+    assert card.after_code == (ENGLISH.device_approve_step,)
     assert card.link == Link("Open the page", "https://as.example/device?user_code=X")
     copied_texts = [button.copy for row in card.buttons for button in row if button.copy]
     assert copied_texts == [USER_CODE]

@@ -59,7 +59,7 @@ def test_a_prompt_fits_on_a_phone(
             card.intro,
         ):
             assert part in text
-        assert [step[:2] for step in (*card.steps, *card.steps_after_code)] == ["1.", "2.", "3."]
+        assert [step[:2] for step in (*card.steps, *card.after_code)] == ["1.", "2.", "3."]
         assert ("all users" in card.steps[0]) is (owner is None)
 
 

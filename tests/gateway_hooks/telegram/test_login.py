@@ -117,7 +117,7 @@ def test_switch_from_device_code_to_paste_and_back(env: TelegramEnvironment, ann
             paste_prompt = api.messages(anna)[-1]
             assert paste_prompt.id == prompt.id
             await api.press(anna, paste_prompt, "Use a code instead")
-            await api.until(lambda: "enter this code" in api.messages(anna)[-1].text)
+            await api.until(lambda: "Enter this code" in api.messages(anna)[-1].text)
             await api.press(anna, api.messages(anna)[-1], "Cancel")
             await env.wait_for_message(anna, "notes: not connected")
         env.check_no_secrets()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,7 +55,7 @@ def test_card_is_rendered_as_text_with_entities() -> None:
         ("Continue only if you asked.",),
         code="WDJB-MJHT",
         steps=("1. Open it.",),
-        steps_after_code=("Compare it.",),
+        after_code=("Compare it.",),
         link=Link("Open the page", "https://as.example/?a=b"),
         buttons=((Button("Cancel", encode_action("cancel", "x")), Button("Copy", copy="WDJB-MJHT")),),
     )
@@ -186,3 +188,37 @@ def test_button_has_only_urls_that_telegram_accepts(url: str, *, opens: bool) ->
     assert (rendered.keyboard is not None) is opens
     if not opens:
         assert url in rendered.text
+
+
+@covers("telegram-plain")
+@pytest.mark.parametrize(
+    "number",
+    [
+        "+49 170 1234567",
+        "+1 (415) 555-2671",
+        "4111 1111 1111 1111",
+        "4111-1111-1111-1111",
+        "00441632960961",
+        "0170/1234567",
+        "5550-1234",
+        "1234567",
+    ],
+)
+def test_phone_and_card_numbers_are_code(number: str) -> None:
+    card = Card("Title", paragraphs=(f"Call {number} now, or pay with {number}.",), tone="bad")
+    assert [text for kind, text in visible_entities(render_card(card)) if kind == "code"] == [number, number]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["It ended at 2027-01-16 08:00 UTC.", "08:00–08:10 UTC (10 minutes)", "1. Open it", "in 30 minutes"],
+)
+def test_times_and_counts_are_no_code(text: str) -> None:
+    assert [kind for kind, _ in visible_entities(render_card(Card("Title", paragraphs=(text,))))] == ["bold"]
+
+
+@pytest.mark.parametrize(("tone", "mark"), [("good", "✓ "), ("bad", "✗ "), ("plain", "")])
+def test_outcome_has_a_mark(tone: Any, mark: str) -> None:
+    rendered = render_card(Card("notes", tone=tone))
+    assert rendered.text == f"{mark}notes"
+    assert [text for _, text in visible_entities(rendered)] == ["notes"]

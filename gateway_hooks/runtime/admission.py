@@ -1,0 +1,203 @@
+"""Admit users from the chat: a pairing code for the first administrator, then `/approve` and `/people`.
+
+Codes live in memory: single use, ten minutes, five wrong tries of a user and of all users together. They give
+nothing but a place on the list of users, which `PeopleFile` keeps.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from gateway_hooks.dialog.platform import Sender
+from gateway_hooks.dialog.policy import AllowList
+from hermes_mcp_auth_remote.store.files.people_file import PeopleFile, Person
+from hermes_mcp_auth_remote.values import Clock, Owner
+
+CODE_SECONDS = 600.0
+MAX_WRONG_TRIES = 5
+MAX_REQUESTS = 1000
+# Letters and digits that cannot be mistaken for each other. Eight of them have 38 bits.
+CODE_ALPHABET, CODE_CHARS = "BCDFGHJKLMNPQRSTVWXZ2346789", 8
+# The start command with this prefix and the code comes from the link that `serve` prints.
+PAIR_PAYLOAD_PREFIX = "pair_"
+
+
+def make_code() -> str:
+    """Create a pairing code."""
+    return "".join(secrets.choice(CODE_ALPHABET) for _ in range(CODE_CHARS))
+
+
+@dataclass(frozen=True, slots=True)
+class _Code:
+    code: str
+    valid_until: float
+
+
+class Admission:
+    """A policy: the users of an `AllowList`, and those who are admitted from the chat of one platform."""
+
+    def __init__(
+        self,
+        allow_list: AllowList,
+        platform: str,
+        people_file: PeopleFile,
+        clock: Clock,
+        new_code: Callable[[], str] = make_code,
+    ) -> None:
+        """Read the admitted users; raises StoreError."""
+        self.allow_list = allow_list
+        self._platform = platform
+        self._people_file = people_file
+        self._clock = clock
+        self._new_code = new_code
+        self._owner_code: _Code | None = None
+        self._wrong_tries = 0
+        self._requests: dict[str, _Code] = {}
+        self._policy = allow_list
+        self._people: list[Person] = []
+        self.reload()
+
+    # The Policy protocol.
+
+    def may_talk(self, sender: Sender) -> bool:
+        """Return True if the user is listed or admitted."""
+        return self._policy.may_talk(sender)
+
+    def may_change(self, sender: Sender) -> bool:
+        """Return True if the user may connect and disconnect servers."""
+        return self._policy.may_change(sender)
+
+    def owner(self, platform: str, user_id: str) -> Owner:
+        """Return the owner of the tokens of this user's logins."""
+        return self._policy.owner(platform, user_id)
+
+    def reminder_recipients(self) -> tuple[str, ...]:
+        """Return the users to remind of shared connections."""
+        return self._policy.reminder_recipients()
+
+    # Admission.
+
+    @property
+    def has_no_users(self) -> bool:
+        """True if no user may use the bot yet."""
+        policy = self._policy
+        return not (policy.users or policy.admins or policy.roles or policy.admin_roles)
+
+    def is_admin(self, sender: Sender) -> bool:
+        """Return True for an administrator; if none is configured, for each user whom the operator lists."""
+        if self._policy.admins is None and not self._policy.admin_roles:
+            return sender.user_id in self.allow_list.users
+        return replace_owners(self._policy).may_change(sender)
+
+    def start_pairing(self) -> str:
+        """Return a new code for the first administrator, for the operator's terminal."""
+        self._owner_code, self._wrong_tries = _Code(self._new_code(), self._clock() + CODE_SECONDS), 0
+        return self._owner_code.code
+
+    def redeem(self, text: str, user_id: str) -> bool:
+        """Make the user an administrator if the text is the pairing code; raises StoreError.
+
+        Blocking. Count each other text that looks like a code; five of them end the code.
+        """
+        word = text.strip().removeprefix(PAIR_PAYLOAD_PREFIX).upper()
+        owner_code = self._owner_code
+        if owner_code is None or not _looks_like_code(word):
+            return False
+        if self._clock() >= owner_code.valid_until:
+            self._owner_code = None
+            return False
+        if not hmac.compare_digest(word, owner_code.code):
+            self._wrong_tries += 1
+            if self._wrong_tries >= MAX_WRONG_TRIES:
+                self._owner_code = None
+            return False
+        self._owner_code = None
+        self._add(Person(self._platform, user_id, True, "", self._clock()))  # noqa: FBT003
+        return True
+
+    def request_code(self, user_id: str) -> str:
+        """Return the code with which an administrator can admit this stranger."""
+        now = self._clock()
+        self._requests = {
+            requester: request for requester, request in self._requests.items() if request.valid_until > now
+        }
+        if user_id not in self._requests and len(self._requests) >= MAX_REQUESTS:
+            del self._requests[next(iter(self._requests))]
+        request = self._requests.setdefault(user_id, _Code(self._new_code(), now + CODE_SECONDS))
+        return request.code
+
+    def approve(self, text: str, admin_id: str) -> str | None:
+        """Admit the stranger with this code and return their id; None without one. Raises StoreError."""
+        word, now = text.strip().upper(), self._clock()
+        for user_id, request in self._requests.items():
+            if request.valid_until > now and hmac.compare_digest(
+                word.encode("utf-8", "replace"), request.code.encode()
+            ):
+                del self._requests[user_id]
+                self._add(Person(self._platform, user_id, False, admin_id, now))  # noqa: FBT003
+                return user_id
+        return None
+
+    def people(self) -> list[Person]:
+        """Return the admitted users of this platform."""
+        return [person for person in self._people if person.platform == self._platform]
+
+    def revoke(self, user_id: str) -> bool:
+        """Remove an admitted user; return False if there is none. Raises StoreError."""
+        had_person = any(person.user_id == user_id for person in self.people())
+        self._change(
+            lambda people: [
+                person for person in people if (person.platform, person.user_id) != (self._platform, user_id)
+            ]
+        )
+        return had_person
+
+    def reload(self) -> None:
+        """Read the admitted users again; raises StoreError."""
+        self._set_people(self._people_file.list_all())
+
+    def _add(self, person: Person) -> None:
+        self._change(
+            lambda people: [
+                *(
+                    other
+                    for other in people
+                    if (other.platform, other.user_id) != (person.platform, person.user_id)
+                ),
+                person,
+            ]
+        )
+
+    def _change(self, apply_change: Callable[[list[Person]], list[Person]]) -> None:
+        self._set_people(self._people_file.change(apply_change))
+
+    def _set_people(self, people: list[Person]) -> None:
+        self._people = people
+        base, own = self.allow_list, self.people()
+        admin_ids = {person.user_id for person in own if person.is_admin}
+        admins = base.admins
+        if own and admins is None and not base.admin_roles:
+            # The users whom the operator lists keep what they may do. The others are admitted as users only.
+            admins = base.users
+        if admin_ids:
+            admins = (admins or frozenset()) | admin_ids
+        self._policy = AllowList(
+            base.users | {person.user_id for person in own},
+            admins,
+            base.roles,
+            base.admin_roles,
+            base.guilds,
+            base.owners,
+        )
+
+
+def replace_owners(policy: AllowList) -> AllowList:
+    """Return the policy for shared tokens, in which only administrators may change something."""
+    return replace(policy, owners="shared")
+
+
+def _looks_like_code(word: str) -> bool:
+    return len(word) == CODE_CHARS and all(character in CODE_ALPHABET for character in word)

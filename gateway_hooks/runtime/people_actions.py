@@ -1,0 +1,82 @@
+"""Admit, list and revoke users on request from the chat."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+from gateway_hooks.dialog.cards import Button, Card, Row, encode_action
+from gateway_hooks.dialog.platform import Chat, IncomingEvent
+from gateway_hooks.runtime.admission import PAIR_PAYLOAD_PREFIX, Admission
+from gateway_hooks.runtime.context import Context
+from hermes_mcp_auth_remote.threads import run_file_work
+
+# Discord allows 25 buttons.
+MAX_LISTED_PEOPLE = 20
+
+log = logging.getLogger(__name__)
+
+
+class PeopleActions:
+    """Runs the requests of strangers and administrators about who may use the bot."""
+
+    def __init__(self, context: Context, admission: Admission) -> None:
+        self._context = context
+        self._admission = admission
+
+    async def handle(self, event: IncomingEvent, chat: Chat) -> bool:
+        """Handle a private message about who may use the bot; return False if it is another message.
+
+        Raises ChatError, StoreError.
+        """
+        user_id, messages = event.sender.user_id, self._context.messages
+        if event.command == "start" and not event.text.startswith(PAIR_PAYLOAD_PREFIX):
+            return False
+        # Most adapters pass a command that they do not know as text.
+        words = f"{event.command} {event.text}".split(maxsplit=1)
+        verb = words[0].lower().lstrip("/") if words else ""
+        if verb in {"approve", "people"} and self._admission.is_admin(event.sender):
+            if verb == "people":
+                await chat.send(self._people_card())
+            else:
+                await chat.send(await self._approve(words[1] if len(words) > 1 else "", user_id))
+            return True
+        if await run_file_work(partial(self._admission.redeem, event.text, user_id)):
+            log.warning(
+                "User %s is an administrator of this %s bot now.", user_id, self._context.platform.name
+            )
+            text = messages.paired.format(
+                connect=f"{self._context.platform.capabilities.command_prefix}connect"
+            )
+            await chat.send(Card(messages.paired_title, paragraphs=(text,), tone="good"))
+            return True
+        return False
+
+    async def revoke(self, user_id: str, event: IncomingEvent, chat: Chat) -> None:
+        """Remove an admitted user, and show who is left; raises ChatError, StoreError."""
+        if not self._admission.is_admin(event.sender):
+            await self._context.reply_text(chat, event, self._context.messages.admins_only)
+            return
+        await run_file_work(self._admission.revoke, user_id)
+        log.warning(
+            "User %s may no longer use this bot: user %s removed them.", user_id, event.sender.user_id
+        )
+        await self._context.reply(chat, event, self._people_card())
+
+    async def _approve(self, code: str, admin_id: str) -> Card:
+        messages = self._context.messages
+        user_id = await run_file_work(partial(self._admission.approve, code, admin_id))
+        if user_id is None:
+            return Card(messages.approve_failed_title, paragraphs=(messages.approve_failed,), tone="bad")
+        log.warning("User %s may use this bot now: user %s admitted them.", user_id, admin_id)
+        return Card(messages.approved_title.format(user=user_id), tone="good")
+
+    def _people_card(self) -> Card:
+        messages, people = self._context.messages, self._admission.people()[:MAX_LISTED_PEOPLE]
+        rows, buttons = list[Row](), list[tuple[Button, ...]]()
+        for person in people:
+            label = messages.admin_label if person.is_admin else messages.user_label
+            rows.append(Row(label, person.user_id, is_quoted=True))
+            revoke_label = messages.revoke_button.format(user=person.user_id)
+            buttons.append((Button(revoke_label, encode_action("revoke", person.user_id)),))
+        return Card(messages.people_title, tuple(rows), (messages.people_note,), buttons=tuple(buttons))
