@@ -15,28 +15,32 @@ SECTION_SEPARATOR = "\n--------\n"
 
 
 class Picture(NamedTuple):
-    """A transcript, a caption between its first and last section, and the picture's title."""
+    """A transcript, a caption between its first and last section, a title and a platform."""
 
     transcript_name: str
     caption: str
     title: str
+    platform: str
 
 
 PICTURES = {
     "telegram.svg": Picture(
         "telegram_paste.txt",
-        "Anna approves on her phone and sends the address; the bot deletes it.",
+        "Anna approves on her phone and sends the address; the bot deletes it. The same message changes:",
         "A login in a Telegram chat: one message with the link, which then shows the connected account.",
+        "telegram",
     ),
     "discord.svg": Picture(
         "discord_paste.txt",
-        "Ada approves, presses Paste, and puts the address into the form.",
+        "Ada approves, presses Paste, and puts the address into the form. The same message changes:",
         "A login in a Discord channel that only the user sees.",
+        "discord",
     ),
     "hermes.svg": Picture(
         "hermes_telegram.txt",
         "Anna approves and sends the address. The tools are loaded.",
         "An agent in Hermes that asks for a login by itself, and continues after it.",
+        "telegram",
     ),
 }
 # The pictures show these instead of the addresses and times of a test.
@@ -47,9 +51,57 @@ REPLACEMENTS = {
     "<time> UTC (": "16:10 UTC (",
     "<time>": "16:00",
 }
+# The colours of light and dark themes, by CSS class.
+THEMES = {
+    "telegram": (
+        {
+            "page": "#c9d9e6",
+            "bot": "#fff",
+            "own": "#e3f6d3",
+            "key": "#fff",
+            "ink": "#000",
+            "dim": "#4a6274",
+            "link": "#2481cc",
+            "bar": "none",
+        },
+        {
+            "page": "#0e1621",
+            "bot": "#182533",
+            "own": "#2b5278",
+            "key": "#1f2f3f",
+            "ink": "#f5f5f5",
+            "dim": "#8fa3b3",
+            "link": "#6ab3f3",
+            "bar": "none",
+        },
+    ),
+    "discord": (
+        {
+            "page": "#fff",
+            "bot": "#f2f3f5",
+            "own": "#fff",
+            "key": "#e3e5e8",
+            "ink": "#2e3338",
+            "dim": "#5c5e66",
+            "link": "#2e3338",
+            "bar": "#5865f2",
+        },
+        {
+            "page": "#313338",
+            "bot": "#2b2d31",
+            "own": "#313338",
+            "key": "#4e5058",
+            "ink": "#dbdee1",
+            "dim": "#949ba4",
+            "link": "#fff",
+            "bar": "#5865f2",
+        },
+    ),
+}
+DONE_COLOUR = "#248046"
 # A longer line of an embed continues in the next line.
 JOIN_ABOVE_CHARS = 60
-WRAP_CHARS, CHAR_WIDTH, LINE_HEIGHT, PAD, GAP, WIDTH = 56, 7.3, 18, 10, 12, 520
+WRAP_CHARS, CHAR_WIDTH, LINE_HEIGHT, PAD, GAP, WIDTH = 56, 6.9, 19, 10, 12, 480
 
 
 class Bubble(NamedTuple):
@@ -74,7 +126,7 @@ def parse_bubbles(transcript: str) -> Iterator[Bubble]:
 
 def _make_bubble(sender: str, lines: list[str]) -> Bubble:
     # A transcript shows an embed as a box of characters with Markdown inside.
-    text = [re.sub(r"\*\*|`", "", line.strip("│").strip()) for line in lines if not _button_labels(line)]
+    text = [line.strip("│").strip() for line in lines if not _button_labels(line)]
     text = _join_wrapped_lines(line for line in text if not line.startswith(("┌", "└")))
     while text and not text[-1]:
         text.pop()
@@ -97,7 +149,7 @@ def _button_labels(line: str) -> list[str]:
 
 
 def draw(picture: Picture) -> str:
-    """Draw a chat as SVG: the user's messages on the right, the bot's on the left."""
+    """Draw a chat as SVG, in the colours of its platform: the user's messages, then the bot's."""
     text = (TRANSCRIPTS_DIR / picture.transcript_name).read_text("utf-8")
     for recorded, shown in REPLACEMENTS.items():
         text = text.replace(recorded, shown)
@@ -109,37 +161,73 @@ def draw(picture: Picture) -> str:
     # Draw a message that is in both sections once.
     for bubble in [*first_bubbles[:2], picture.caption, *new_bubbles]:
         if isinstance(bubble, str):
-            y += LINE_HEIGHT
-            parts.append(f'<text class="between" x="{WIDTH / 2:g}" y="{y:g}">{escape(bubble)}</text>')
+            for line in textwrap.wrap(bubble, WRAP_CHARS + 10):
+                y += LINE_HEIGHT
+                parts.append(f'<text class="between" x="{WIDTH / 2:g}" y="{y:g}">{escape(line)}</text>')
             y += LINE_HEIGHT
             continue
-        is_bot = bubble.sender == "Hermes" or bubble.sender.endswith(" APP")
-        lines = [bubble.sender, *_wrap_lines(bubble.lines)]
-        height = len(lines) * LINE_HEIGHT + 2 * PAD
-        width = max(len(line) for line in lines) * CHAR_WIDTH + 2 * PAD
-        x = GAP if is_bot else WIDTH - GAP - width
-        fill = "#ffffff" if is_bot else "#dcf3d0"
-        box = f'x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}"'
-        parts.append(f'<rect {box} rx="10" fill="{fill}"/>')
-        for number, line in enumerate(lines):
-            css_class = ' class="who"' if number == 0 else ""
-            text_y = y + PAD + (number + 0.8) * LINE_HEIGHT
-            parts.append(
-                f'<text x="{x + PAD:g}" y="{text_y:g}" xml:space="preserve"{css_class}>{escape(line)}</text>'
-            )
-        y += height + 4
-        for row in bubble.button_rows:
-            parts.extend(_draw_button_row(row, y, max(width, 300.0)))
-            y += LINE_HEIGHT + 16
-        y += GAP
+        drawn, height = _draw_bubble(bubble, y, picture.platform)
+        parts += drawn
+        y += height + GAP
+    light, dark = (_style(theme) for theme in THEMES[picture.platform])
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y:g}" role="img">'
         f"<title>{escape(picture.title)}</title>"
-        "<style>text{font:12px ui-monospace,Menlo,Consolas,monospace;fill:#1c2733}"
-        ".who{font-weight:bold;fill:#2a7ab8}.button{fill:#2a7ab8;text-anchor:middle}"
-        ".between{text-anchor:middle;font-style:italic;fill:#4a6274}</style>"
-        f'<rect width="100%" height="100%" rx="8" fill="#c9d9e6"/>{"".join(parts)}</svg>\n'
+        "<style>text{font:13px -apple-system,Segoe UI,Roboto,Helvetica,Arial,sans-serif}"
+        ".title{font-weight:600}"
+        ".who{font-weight:600}.code{font:12px ui-monospace,Menlo,Consolas,monospace}"
+        ".button,.between{text-anchor:middle}.between{font-style:italic}"
+        f"{light}@media(prefers-color-scheme:dark){{{dark}}}</style>"
+        f'<rect width="100%" height="100%" rx="8" class="page"/>{"".join(parts)}</svg>\n'
     )
+
+
+def _style(theme: dict[str, str]) -> str:
+    return (
+        f".page{{fill:{theme['page']}}}.bot{{fill:{theme['bot']}}}.own{{fill:{theme['own']}}}"
+        f".key{{fill:{theme['key']}}}.bar{{fill:{theme['bar']}}}text{{fill:{theme['ink']}}}"
+        f".who,.code,.button{{fill:{theme['link']}}}.between{{fill:{theme['dim']}}}"
+    )
+
+
+def _draw_bubble(bubble: Bubble, y: float, platform: str) -> tuple[list[str], float]:
+    """Return the drawing of a message with its buttons, and its height."""
+    is_bot = bubble.sender == "Hermes" or bubble.sender.endswith(" APP")
+    lines = [bubble.sender, *_wrap_lines(bubble.lines)]
+    height, is_embed = len(lines) * LINE_HEIGHT + 2 * PAD, platform == "discord" and is_bot
+    longest = max(len(_plain(line)) for line in lines)
+    width = min(longest * CHAR_WIDTH + 2 * PAD + 8, WIDTH - 2 * GAP)
+    x = GAP if is_bot or platform == "discord" else WIDTH - GAP - width
+    css_class = "bot" if is_bot else "own"
+    box = f'x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}"'
+    parts = [f'<rect {box} rx="{4 if is_embed else 12}" class="{css_class}"/>']
+    if is_embed:
+        # Discord's bar has the colour of the outcome.
+        is_done = any("connected" in line for line in lines[1:2])
+        fill = f'style="fill:{DONE_COLOUR}"' if is_done else 'class="bar"'
+        parts.append(f'<rect x="{x:g}" y="{y:g}" width="4" height="{height:g}" rx="2" {fill}/>')
+    for number, line in enumerate(lines):
+        text_y = y + PAD + (number + 0.8) * LINE_HEIGHT
+        line_class = {0: ' class="who"', 1: ' class="title"' if is_bot else ""}.get(number, "")
+        place = f'x="{x + PAD + 2:g}" y="{text_y:g}" xml:space="preserve"'
+        parts.append(f"<text {place}{line_class}>{_markup(line)}</text>")
+    y += height + 4
+    for row in bubble.button_rows:
+        parts.extend(_draw_button_row(row, y, max(width, 300.0)))
+        y += LINE_HEIGHT + 16
+        height += LINE_HEIGHT + 16
+    return parts, height + 4
+
+
+def _plain(line: str) -> str:
+    return re.sub(r"\*\*|`|\\\\(?=\.)", "", line)
+
+
+def _markup(line: str) -> str:
+    """Return a line as SVG text; the transcripts mark bold text and code as Markdown does."""
+    text = escape(re.sub(r"\\(?=\.)", "", line), quote=False)
+    text = re.sub(r"\*\*(.+?)\*\*", r'<tspan class="title">\1</tspan>', text)
+    return re.sub(r"`([^`]+)`", r'<tspan class="code">\1</tspan>', text)
 
 
 def _draw_button_row(labels: list[str], y: float, width: float) -> Iterator[str]:
@@ -147,7 +235,7 @@ def _draw_button_row(labels: list[str], y: float, width: float) -> Iterator[str]
     for number, label in enumerate(labels):
         x = GAP + number * (button_width + 4)
         size = f'width="{button_width:g}" height="{LINE_HEIGHT + 12}"'
-        yield f'<rect x="{x:g}" y="{y:g}" {size} rx="8" fill="#eaf2f8"/>'
+        yield f'<rect x="{x:g}" y="{y:g}" {size} rx="8" class="key"/>'
         center = x + button_width / 2
         yield f'<text class="button" x="{center:g}" y="{y + LINE_HEIGHT + 2:g}">{escape(label)}</text>'
 

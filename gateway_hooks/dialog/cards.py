@@ -77,22 +77,31 @@ class Card:
 def spans(card: Card, *, with_link: bool) -> Iterator[tuple[str, Style]]:
     """Yield the card's text with its styles. Set `with_link` if no button opens the URL."""
     yield card.title, "bold"
+    # A card with an introduction is compact: its parts stand on lines of their own, without blank lines.
+    line_break, gap = "\n", "\n" if card.intro else "\n\n"
     if card.intro:
         yield f"\n{card.intro}", "plain"
-    for row in card.rows:
-        yield f"\n{row.label}: {row.lead}", "plain"
+    for number, row in enumerate(card.rows):
+        yield f"{line_break if number else gap}{row.label}: {row.lead}", "plain"
         yield row.value, "code" if row.is_quoted else "plain"
     if with_link and card.link is not None:
-        yield f"\n{card.link.label}:\n", "plain"
+        yield f"{gap}{card.link.label}:\n", "plain"
         yield card.link.url, "plain"
-    for step in card.steps:
-        yield f"\n{step}", "plain"
+    for number, step in enumerate(card.steps):
+        yield f"{line_break if number else gap}{step}", "plain"
+    if not card.steps:
+        yield from _paragraphs(card.paragraphs)
     if card.code:
-        yield "\n", "plain"
+        yield gap, "plain"
         yield card.code, "code"
-    for step in card.after_code:
-        yield f"\n{step}", "plain"
-    for paragraph in card.paragraphs:
+    for text in card.after_code:
+        yield f"{gap}{text}", "plain"
+    if card.steps:
+        yield from _paragraphs(card.paragraphs)
+
+
+def _paragraphs(paragraphs: Iterable[str]) -> Iterator[tuple[str, Style]]:
+    for paragraph in paragraphs:
         yield f"\n\n{paragraph}", "plain"
 
 

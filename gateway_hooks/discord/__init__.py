@@ -1,6 +1,6 @@
-"""Add MCP logins to a bot on discord.py with the cog `McpLogins`.
+"""Add MCP logins to a bot on discord.py with the cog `McpLogins` (`McpLogins.from_home` needs only user ids).
 
-    logins = McpLogins.from_home(bot, users={42}, options=Options(listens_to_messages=False))
+    logins = McpLogins(bot, service, ConfigServers(home), policy, options=Options(listens_to_messages=False))
     await bot.add_cog(logins)                                   # in `setup_hook`, or while the bot runs
 
     @bot.event

@@ -68,6 +68,8 @@ STOP_CHECK_SECONDS = 0.2
 RESTART_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
+# `from_home` gets an application that is built already, and the builder logs the bot token at level DEBUG.
+redact_logs()
 
 
 class _StartSignal:

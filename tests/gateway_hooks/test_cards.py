@@ -214,7 +214,7 @@ def test_sentence_is_trimmed_and_has_known_placeholders(name: str) -> None:
         "account",
         "count",
     }
-    assert placeholders <= known_placeholders | {"user", "connect", "connections", "start", "name"}
+    assert placeholders <= known_placeholders | {"user", "connect", "connections", "start", "name", "code"}
 
 
 @covers("chat-words")

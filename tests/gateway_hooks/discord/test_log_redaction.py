@@ -34,7 +34,7 @@ def run_logins(env: DiscordEnvironment) -> list[str]:
         call = running.start(running.call_server(ada, env.channel, env.demo.ping_url, env.guild))
         assert call.result(20) == 200
         api.say(ada, api.dm(ada), answer)
-        env.wait_for_message(api.dm(ada), "None of your logins", ada)
+        env.wait_for_message(api.dm(ada), "notes: already connected", ada)
     tokens = [interaction.token for interaction in api.interactions]
     return [answer, login.authorization_url, login.request.state.reveal(), api.token, *tokens]
 

@@ -87,7 +87,7 @@ def test_login_switches_flow_and_is_cancelled(env: DiscordEnvironment) -> None:
         api.press(ada, prompt, "Paste instead")
         prompt = env.wait_for_text(prompt, PASTE_BUTTON)
         api.press(ada, prompt, "Use a code instead")
-        prompt = env.wait_for_text(prompt, "enter this code")
+        prompt = env.wait_for_text(prompt, "Enter this code")
         api.press(ada, prompt, CANCEL_BUTTON)
         prompt = env.wait_for_text(prompt, "Cancelled")
         api.press(ada, prompt, "Try again")
@@ -102,7 +102,7 @@ def test_connections_are_listed_and_disconnected(env: DiscordEnvironment) -> Non
     with env.running_bot("notes", "other"):
         prompt = env.request_prompt(ada)
         env.submit_answer(ada, prompt, env.approve_login())
-        env.wait_for_text(prompt, "connected")
+        env.wait_for_text(prompt, "notes: connected")
         connections_message = api.wait_for_response(api.slash(ada, env.channel, "connections"))
         assert "notes:** `connected as ada@example.com" in connections_message.text
         assert connections_message.labels == ["Disconnect notes", "Connect other"]

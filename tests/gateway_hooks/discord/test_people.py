@@ -80,7 +80,7 @@ def test_users_have_own_connections_if_per_user(env: DiscordEnvironment) -> None
     policy = AllowList(users=frozenset({env.ada.id, env.bob.id}), owners="per_user")
     with env.running_bot(policy=policy):
         prompt = env.request_prompt(env.ada)
-        assert ENGLISH.approve_step[:29] in prompt.text
+        assert ENGLISH.approve_step.partition(" ")[2] in prompt.text
         env.submit_answer(env.ada, prompt, env.approve_login())
         env.wait_for_text(prompt, "notes: connected")
         connections_message = env.api.wait_for_response(env.api.slash(env.bob, env.channel, "connections"))

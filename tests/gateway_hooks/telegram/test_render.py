@@ -61,7 +61,8 @@ def test_card_is_rendered_as_text_with_entities() -> None:
     )
     rendered = render_card(card)
     assert rendered.text == (
-        "Connect 💙 notes\nServer: https://x.example/💙\nFor: you alone\n1. Open it.\nWDJB-MJHT\nCompare it."
+        "Connect 💙 notes\n\nServer: https://x.example/💙\nFor: you alone\n\n1. Open it.\n\nWDJB-MJHT"
+        "\n\nCompare it."
         "\n\nContinue only if you asked."
     )
     assert visible_entities(rendered) == [

@@ -31,12 +31,27 @@ def _render_message(
         yield "  (picture)"
     if message.document is not None:
         yield f"  (file {message.document.name})"
-    for line in message.text.splitlines():
+    for line in _marked_text(message).splitlines():
         yield f"  {line}".rstrip()
     for row in message.keyboard:
         yield "  " + " ".join(_render_button(button) for button in row)
     if message.reactions:
         yield "  " + " ".join(message.reactions)
+
+
+def _marked_text(message: Message) -> str:
+    """Return the text of a bot's message with Markdown for its bold text and its code."""
+    if not message.is_from_bot:
+        return message.text
+    units, parts, position = message.text.encode("utf-16-le"), list[str](), 0
+    for entity in message.entities:
+        mark = {"bold": "**", "code": "`"}.get(entity.type, "")
+        start, end = 2 * entity.offset, 2 * (entity.offset + entity.length)
+        if mark and start >= position:
+            parts += [units[position:start].decode("utf-16-le"), mark]
+            parts += [units[start:end].decode("utf-16-le"), mark]
+            position = end
+    return "".join([*parts, units[position:].decode("utf-16-le")])
 
 
 def _render_button(button: Button) -> str:
