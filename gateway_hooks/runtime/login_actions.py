@@ -14,7 +14,6 @@ from gateway_hooks.dialog.platform import Chat, ChatError, IncomingEvent
 from gateway_hooks.dialog.rendering import MAX_QR_BYTES, display_name
 from gateway_hooks.runtime.context import Context
 from gateway_hooks.runtime.login_start import LoginStarter
-from gateway_hooks.runtime.message_sync import PromptContext
 from hermes_mcp_auth_remote.errors import LoginError, McpAuthError, PasteRefused
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.status import session_status
@@ -228,5 +227,4 @@ class LoginActions:
             await self.cancel_login(login)
             await self._context.reply_text(chat, event, messages.admins_only)
         else:
-            prompt_context = PromptContext("button", is_started_here=False)
-            await self._context.prompt_messages.show(login, chat, context=prompt_context)
+            await self._context.prompt_messages.show(login, chat)

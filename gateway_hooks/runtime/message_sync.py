@@ -149,6 +149,9 @@ class PromptMessages:
         async with self._lock_for(login.id):
             if context is not None:
                 self._contexts[login.id] = context
+            elif login.id in self._contexts:
+                # The user has just asked to see it here.
+                self._contexts[login.id].is_started_here = True
             await self._show_locked(login, chat, message_id)
 
     async def _show_locked(self, login: Login, chat: Chat, message_id: str = "") -> None:
@@ -264,8 +267,7 @@ class PromptMessages:
         )
         # Do not retry if the bot may not write to the user.
         with contextlib.suppress(CannotWrite):
-            if connection is not None and self._should_notify(login, chat):
-                await self._platform.private_chat(login.origin.user_id).send(card)
+            if connection is not None and await self._try_notify(login, chat, card):
                 extra_ids.insert(0, prompt_id)
             else:
                 try:
@@ -276,6 +278,17 @@ class PromptMessages:
         await self._service.save_messages(login.id, ())
         if connection is not None and self._on_connected is not None:
             await self._on_connected(login, connection)
+
+    async def _try_notify(self, login: Login, chat: Chat, card: Card) -> bool:
+        """Send a success that could go unnoticed as a new message; return False if it was not sent."""
+        if not self._should_notify(login, chat):
+            return False
+        try:
+            await chat.send(card)
+        except ChatError:
+            # The prompt may still be editable.
+            return False
+        return True
 
     def _should_notify(self, login: Login, chat: Chat) -> bool:
         """Return True if an edit of the prompt could go unnoticed: it is out of view, or unexpected."""

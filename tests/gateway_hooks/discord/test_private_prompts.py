@@ -210,7 +210,7 @@ def test_login_of_another_process_is_finished_in_direct_message(env: DiscordEnvi
         env.logins_by_id[login.id] = login
         prompt = env.wait_for_message(api.dm(ada), "Connect notes", ada)
         env.submit_answer(ada, prompt, env.approve_login())
-        env.wait_for_text(prompt, "notes: connected")
+        env.wait_for_message(api.dm(ada), "notes: connected", ada)
 
 
 @pytest.mark.parametrize("user", ["nobody", "1", "²", "18446744073709551616"])
