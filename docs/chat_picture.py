@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+import time
 from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
@@ -48,8 +49,8 @@ REPLACEMENTS = {
     "http://127.0.0.1:<port>/api/ping": "https://mcp.notes.example/mcp",
     "http://127.0.0.1:<port>/mcp": "https://mcp.notes.example/mcp",
     "127.0.0.1": "login.notes.example",
-    "<time> UTC (": "16:10 UTC (",
-    "<time>": "16:00",
+    "<time> UTC (": "08:10 UTC (",
+    "<time>": "08:00",
 }
 # The colours of light and dark themes, by CSS class.
 THEMES = {
@@ -137,7 +138,11 @@ def _join_wrapped_lines(lines: Iterable[str]) -> list[str]:
     """Join lines that were wrapped at the edge of an embed."""
     joined = [""]
     for line in lines:
-        if len(joined[-1].rpartition("\n")[2]) > JOIN_ABOVE_CHARS and line:
+        if (
+            len(joined[-1].rpartition("\n")[2]) > JOIN_ABOVE_CHARS
+            and line
+            and not re.match(r"\d\\?\.|\*\*", line)
+        ):
             joined[-1] += f" \n{line}"
         else:
             joined.append(line)
@@ -153,6 +158,9 @@ def draw(picture: Picture) -> str:
     text = (TRANSCRIPTS_DIR / picture.transcript_name).read_text("utf-8")
     for recorded, shown in REPLACEMENTS.items():
         text = text.replace(recorded, shown)
+    # Discord shows such a tag in the reader's own time zone and language.
+    text = re.sub(r"<t:\d+:R>", "in 10 minutes", text)
+    text = re.sub(r"<t:(\d+):t>", lambda tag: time.strftime("%H:%M", time.gmtime(int(tag[1]))), text)
     first, *_, last = text.split(SECTION_SEPARATOR)
     first_bubbles = [bubble for bubble in parse_bubbles(first) if not bubble.sender.startswith("──")]
     last_bubbles = [bubble for bubble in parse_bubbles(last) if not bubble.sender.startswith("──")]
