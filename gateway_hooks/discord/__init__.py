@@ -52,7 +52,6 @@ from gateway_hooks.discord.senders import sender_of
 from gateway_hooks.discord.slash_commands import CommandCallbacks, Interaction, make_commands, sync_commands
 from gateway_hooks.discord.texts import collect_texts
 from gateway_hooks.log_redaction import redact_discord_logs
-from gateway_hooks.runtime.admission import Admission
 from gateway_hooks.runtime.config_servers import ConfigServers
 from gateway_hooks.runtime.dispatcher import Dispatcher
 from gateway_hooks.runtime.error_logging import log_errors
@@ -112,7 +111,6 @@ class McpLogins(commands.Cog):
             clock,
             on_connected,
             answers_all=options.answers_all,
-            admission=policy if isinstance(policy, Admission) else None,
         )
         self._bot = bot
         self._servers = servers

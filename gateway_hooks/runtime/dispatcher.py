@@ -74,7 +74,7 @@ _PrivateIntent = Connect | Disconnect | ListConnections | LoginCommand | Continu
 class Dispatcher:
     """Handles the events of one platform's users and shows them their logins."""
 
-    def __init__(  # noqa: PLR0913  one parameter per part
+    def __init__(
         self,
         service: AuthService,
         platform: Platform,
@@ -85,11 +85,10 @@ class Dispatcher:
         on_connected: OnConnected | None = None,
         *,
         answers_all: bool = False,
-        admission: Admission | None = None,
     ) -> None:
         """`answers_all`: no application handles the other messages, so the bot answers them with its help.
 
-        `admission` admits users from the chat; it is then the policy too.
+        With an `Admission` as its policy, the bot also admits users from the chat.
         """
         renderer = Renderer(platform.capabilities, messages)
         self.prompt_messages = PromptMessages(
@@ -110,9 +109,12 @@ class Dispatcher:
         self._connection_actions = ConnectionActions(self._context)
         self.reminders = ExpiryReminders(self._context)
         self._unknown_users: dict[str, float] = {}
-        self._admission = admission
-        self._people_actions = None if admission is None else PeopleActions(self._context, admission)
-        self._answers_all = answers_all
+        self._admission = policy if isinstance(policy, Admission) else None
+        self._people_actions = (
+            None if self._admission is None else PeopleActions(self._context, self._admission)
+        )
+        # A stranger sends a pairing code as a message.
+        self._answers_all = answers_all or self._admission is not None
         self._held_parts = HeldParts()
 
     @with_hidden_locals

@@ -37,7 +37,6 @@ from gateway_hooks.dialog.platform import Capabilities, Chat, ChatError, Incomin
 from gateway_hooks.dialog.policy import AllowList, Policy, UserIds
 from gateway_hooks.dialog.servers import Servers
 from gateway_hooks.log_redaction import redact_logs
-from gateway_hooks.runtime.admission import Admission
 from gateway_hooks.runtime.config_servers import ConfigServers
 from gateway_hooks.runtime.dispatcher import Dispatcher, Work
 from gateway_hooks.runtime.error_logging import log_errors
@@ -156,7 +155,6 @@ class TelegramLogins:
         on_connected: OnConnected | None = None,
         command_prefix: str = "/",
         answers_all: bool = False,
-        admission: Admission | None = None,
     ) -> None:
         """Redact the logs of the library. Everything else starts with `add_to`.
 
@@ -164,7 +162,7 @@ class TelegramLogins:
         code. `clock` returns epoch seconds. `sleep` waits when Telegram limits the rate of calls.
         `command_prefix` precedes each command's name: "/", or for example "/mcp_", if the application has a
         /connect of its own. With `answers_all`, the bot also answers the messages that concern no login: for
-        a bot with no other job. `admission` admits users from the chat.
+        a bot with no other job.
 
         Raises ValueError for a prefix that Telegram allows in no command.
         """
@@ -173,7 +171,6 @@ class TelegramLogins:
         redact_logs()
         self._command_prefix = command_prefix
         self._answers_all = answers_all
-        self._admission = admission
         self._messages = messages
         self._sets_menu = False
         self._dispatcher_arguments = (service, servers, policy, messages, clock, on_connected)
@@ -226,7 +223,6 @@ class TelegramLogins:
             clock,
             on_connected,
             answers_all=self._answers_all,
-            admission=self._admission,
         )
         self._installation = application, platform, dispatcher
         self._sets_menu = sets_menu

@@ -24,7 +24,6 @@ from gateway_hooks.dialog.platform import ChatError
 from gateway_hooks.dialog.policy import Policy
 from gateway_hooks.dialog.servers import Servers
 from gateway_hooks.log_redaction import redact_logs
-from gateway_hooks.runtime.admission import Admission
 from gateway_hooks.runtime.message_sync import OnConnected
 from gateway_hooks.telegram import TelegramApplication, TelegramLogins
 from gateway_hooks.telegram.api_calls import refusal_reason
@@ -121,7 +120,6 @@ async def run_bot(  # noqa: PLR0913  one parameter per setting of the operator
         clock=clock,
         on_connected=on_connected,
         answers_all=True,
-        admission=policy if isinstance(policy, Admission) else None,
     )
     logins.add_to(application)
     # In a group, only a command gets an answer.

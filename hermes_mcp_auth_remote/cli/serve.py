@@ -273,7 +273,7 @@ def _report_started(bot: Bot, bot_name: str, *, as_json: bool) -> None:
     )
     if not bot.has_no_users:
         return
-    if bot.admission is not None and sys.stdout.isatty():
+    if bot.admission is not None and sys.stderr.isatty():
         code = bot.admission.start_pairing()
         link = bot.platform.pairing_link.format(bot=bot_name.removeprefix("@"), code=code)
         open_link = f", or open {link}" if link else ""

@@ -9,6 +9,7 @@ import re
 import shlex
 import signal
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,13 +22,14 @@ from hermes_mcp_auth_remote.config.chats import ChatSettings, PlatformSettings
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerError, Unreachable
 from hermes_mcp_auth_remote.platforms import DISCORD, PLATFORMS, TELEGRAM
 from tests.cli.bot_process import add_user, login_url, read_stderr_until, run_bot_process, wait_for_message
-from tests.cli.commands import Cli
+from tests.cli.commands import COMMAND, Cli
 from tests.consent_form import approve
 from tests.leak_check import watch_secrets
 from tests.parts import discord_api
 from tests.parts.authorization_server import Demo
 from tests.parts.bot_api import BotApi
 from tests.parts.ports import free_port
+from tests.parts.terminal import open_terminal
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
@@ -249,6 +251,41 @@ def test_a_busy_webhook_port_exits_with_an_error(cli: Cli, api: BotApi) -> None:
         result = cli.run(*arguments, env={"TELEGRAM_BOT_TOKEN": api.token})
     assert result.exit_code == 3
     assert re.search(r"Cannot listen on 127\.0\.0\.1:\d+", result.err)
+
+
+@covers("admission")
+def test_the_pairing_code_on_the_terminal_makes_the_first_administrator(cli: Cli, api: BotApi) -> None:
+    anna = add_user(api)
+    command = [*COMMAND, "serve", "--telegram", "--telegram-api", api.origin]
+    env = cli.environ({"TELEGRAM_BOT_TOKEN": api.token})
+    with open_terminal(command, env=env, columns=200) as screen:
+        text = screen.wait_for("becomes its administrator")
+        found = re.search(rf"https://t\.me/{api.bot.username}\?start=(pair_\w+)", text)
+        assert found is not None
+        api.say(anna, f"/start {found[1]}")
+        wait_for_message(api, anna, "You are an administrator of this bot")
+        screen.press("C-c")
+        assert screen.wait_for_exit() == 0
+    # The list is kept: now nobody else can pair.
+    with open_terminal(command, env=env, columns=200) as screen:
+        assert "No user may use it yet" not in screen.wait_for("is running")
+        screen.press("C-c")
+        assert screen.wait_for_exit() == 0
+
+
+@covers("admission")
+def test_no_pairing_code_reaches_a_log_file(cli: Cli, api: BotApi, tmp_path: Path) -> None:
+    words = shlex.join([*COMMAND, "serve", "--telegram", "--telegram-api", api.origin])
+    log = tmp_path / "log"
+    command = ["sh", "-c", f"exec {words} 2>{shlex.quote(str(log))}"]
+    with open_terminal(command, env=cli.environ({"TELEGRAM_BOT_TOKEN": api.token})) as screen:
+        deadline = time.monotonic() + 30
+        while "--allow ID" not in (log.read_text("utf-8") if log.exists() else ""):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        screen.press("C-c")
+        assert screen.wait_for_exit() == 0
+    assert "pair_" not in log.read_text("utf-8")
 
 
 # Several bots in one process.

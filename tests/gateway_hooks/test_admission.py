@@ -38,8 +38,6 @@ def start(start_bot: StartBot, demo: Demo, admission: Admission) -> ChatBot:
         demo_servers(demo),
         admission,
         clock=admission._clock,
-        answers_all=True,
-        admission=admission,
     )
     return bot
 

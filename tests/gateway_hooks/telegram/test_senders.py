@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.dialog.policy import AllowList
 from hermes_mcp_auth_remote.values import Origin
 from tests.gateway_hooks.telegram.environment import OPEN_BUTTON, TelegramEnvironment
@@ -169,7 +170,7 @@ def test_swapped_answers_of_two_users_finish_nothing(env: TelegramEnvironment, a
 
 
 @covers("telegram-sender")
-def test_login_from_private_topic_is_finished_in_topic(env: TelegramEnvironment, anna: User) -> None:
+def test_login_from_private_topic_is_finished_in_main_view(env: TelegramEnvironment, anna: User) -> None:
     api = env.api
     private = api.private_chat(anna)
     private.is_forum = True
@@ -182,9 +183,8 @@ def test_login_from_private_topic_is_finished_in_topic(env: TelegramEnvironment,
             assert prompt.thread == topic
             assert env.waiting_login().origin == Origin("telegram", "7", str(topic), "7", str(api.bot.id))
             answer = await env.approve_login(prompt)
+            # In the main view of the chat.
             api.say(anna, answer)
-            await env.wait_for_message(anna, "None of your logins waits for this answer")
-            api.say(anna, answer, thread=topic)
             await env.wait_for_message(anna, "notes: connected")
 
     asyncio.run(log_in_from_topic())
@@ -269,7 +269,7 @@ def test_users_have_own_tokens_if_per_user(env: TelegramEnvironment, anna: User,
     async def log_in_anna() -> None:
         async with env.running_bot(policy=policy):
             prompt = await env.request_prompt(anna)
-            assert "Used by: only you" in prompt.text
+            assert ENGLISH.approve_step in prompt.text
             api.say(anna, await env.approve_login(prompt))
             await env.wait_for_message(anna, "notes: connected")
             api.say(bob, "/connections")
