@@ -47,15 +47,20 @@ def add_user(api: BotApi, user_id: int = ANNA_ID, name: str = "Anna") -> User:
 
 
 def wait_for_message(api: BotApi, user: User, title: str) -> Message:
-    """Wait until a message of the bot starts with `title`; return the newest one."""
+    """Wait until a message of the bot has a title that starts with `title`; return the newest one."""
 
     def find_message() -> Message | None:
         bot_messages = (each for each in reversed(api.messages(user)) if each.is_from_bot)
-        return next((each for each in bot_messages if each.text.startswith(title)), None)
+        return next((each for each in bot_messages if without_mark(each.text).startswith(title)), None)
 
     message = api.wait(find_message)
     assert message is not None
     return message
+
+
+def without_mark(text: str) -> str:
+    """Return a message without the mark of its outcome."""
+    return text.removeprefix("✓ ").removeprefix("✗ ")
 
 
 def send_and_wait_for_reply(api: BotApi, user: User, text: str) -> Message:

@@ -83,7 +83,7 @@ def test_button_in_channel_works_for_its_user_if_direct_messages_are_closed(env:
         env.wait_for_message(env.channel, ENGLISH.unknown_user_title, env.eve)
         assert bob_press.original is None or bob_press.original.id == invitation.id
         api.press(ada, invitation, CONTINUE_BUTTON)
-        prompt = env.wait_for_message(env.channel, "Connect notes", ada)
+        prompt = env.wait_for_message(env.channel, ENGLISH.login_host_label, ada)
         assert prompt.ephemeral
         for other_user in (env.bob, env.eve):
             assert prompt.id not in [message.id for message in api.messages(env.channel, seen_by=other_user)]

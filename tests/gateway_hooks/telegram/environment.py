@@ -24,6 +24,7 @@ from gateway_hooks.telegram.bot import run_bot
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Secret, Server
+from tests.cli.bot_process import without_mark
 from tests.consent_form import approve
 from tests.demo.manual_client import ManualClock
 from tests.parts.authorization_server import Demo
@@ -170,11 +171,6 @@ class TelegramEnvironment:
 
 def shown_user_codes(logins: tuple[Login, ...]) -> set[str]:
     return {code.user_code for login in logins if (code := login.device_authorization) is not None}
-
-
-def without_mark(text: str) -> str:
-    """Return a message without the mark of its outcome."""
-    return text.removeprefix("✓ ").removeprefix("✗ ")
 
 
 def without_secrets(text: str) -> str:

@@ -11,7 +11,8 @@ from telegram import Update
 
 from gateway_hooks.telegram.texts import collect_texts
 from gateway_hooks.telegram.updates import parse_other_update
-from tests.gateway_hooks.telegram.environment import TelegramEnvironment, wait_until, without_mark
+from tests.cli.bot_process import without_mark
+from tests.gateway_hooks.telegram.environment import TelegramEnvironment, wait_until
 from tests.gateway_hooks.telegram.test_application import HostHandlers, running_application
 from tests.parts.bot_api import BotApi, Message, User
 from tests.requirements import covers
