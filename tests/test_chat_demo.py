@@ -30,7 +30,7 @@ def test_demo_shows_whole_login_and_tool_call(platform: str) -> None:
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""
     for expected_text in (
-        "Continue only if you asked for this just now.",
+        "connect. If not, cancel.",
         "demo: connected",
         "ada@example.com",
     ):

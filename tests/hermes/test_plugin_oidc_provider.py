@@ -98,6 +98,6 @@ def test_a_paste_from_a_certified_provider_is_accepted_and_the_tools_are_live(
 def test_device_login_at_a_certified_provider_needs_no_paste(hermes: SharedTelegramGateway) -> None:
     with run_scenario(hermes, OidcOptions()) as scenario:
         scenario.api.say(scenario.anna, f"/mcpauth {scenario.server}")
-        prompt = scenario.wait_for_message("enter this code")
+        prompt = scenario.wait_for_message("Enter this code")
         approve_device(scenario.api.button_url(prompt, "Open the page"), name="grace")
         scenario.assert_tools_work()
