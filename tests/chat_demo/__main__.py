@@ -92,14 +92,14 @@ class DemoUser:
         self._run_step(
             f"Ada types {chat.connect_command}:",
             lambda: chat.send_text(chat.connect_command),
-            "Continue only if",
+            "If not, cancel.",
         )
         print("Ada opens the page on her phone and approves. The browser ends on a page that fails.\n")
         self._approve_login()
         self._run_step("Ada answers with the address of that page:", self._send_answer, CONNECTED)
         self._demo.authorization_server.change_behaviour(with_device=True)
         second_step = f"Ada types {chat.connect_command} again. The provider has device codes now:"
-        self._run_step(second_step, lambda: chat.send_text(chat.connect_command), "enter this code")
+        self._run_step(second_step, lambda: chat.send_text(chat.connect_command), "Enter this code")
         print("Ada opens the page on her phone and approves the code there. She sends no answer.\n")
         self._run_step("The chat then shows:", self._open_page_silently, CONNECTED, expected_count=2)
 

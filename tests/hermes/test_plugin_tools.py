@@ -235,9 +235,7 @@ def test_hermes_logs_no_code_at_debug_level(hermes: SharedTelegramGateway) -> No
         scenario.codes.add(scenario.api.copied_text(prompt, "Copy the code"))
         scenario.api.press(scenario.anna, prompt, "Paste instead")
         scenario.api.wait(
-            lambda: (
-                "Copy the last page" in scenario.wait_for_message(f"Connect {scenario.notes}").text
-            ),
+            lambda: "Copy the last page" in scenario.wait_for_message(f"Connect {scenario.notes}").text,
             SECONDS,
         )
         scenario.api.say(scenario.anna, scenario.approve_prompt())
