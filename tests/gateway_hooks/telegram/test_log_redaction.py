@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -121,3 +124,19 @@ def test_harmless_log_records_are_unchanged(caplog: pytest.LogCaptureFixture) ->
 )
 def test_mask_secrets(text: str, hidden: str) -> None:
     assert mask_secrets(text) == hidden
+
+
+@covers("telegram-log")
+def test_from_home_with_a_built_application_logs_no_token(tmp_path: Path) -> None:
+    script = (
+        "import logging; from pathlib import Path; logging.basicConfig(level=logging.DEBUG)\n"
+        "from gateway_hooks.telegram import TelegramLogins\n"
+        "from telegram.ext import ApplicationBuilder\n"
+        f"application = ApplicationBuilder().token({TOKEN!r}).build()\n"
+        f"TelegramLogins.from_home(application, users={{42}}, home=Path({str(tmp_path)!r}))\n"
+        "logging.getLogger('httpx').info('POST /bot%s/getMe', application.bot.token)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "/bot****/getMe" in result.stderr
+    assert TOKEN not in result.stderr
