@@ -27,7 +27,7 @@ REQUIREMENTS = (
     Requirement("issuer-path-slash", "A trailing slash after an issuer's path is refused.", "quirk 2"),
     Requirement("issuer-exact", "Another issuer is refused unless it is trusted exactly.", "quirk 3"),
     Requirement("login-without-401", "Discovery works if the server never answered 401.", "quirk 4"),
-    Requirement("prm-by-path", "Metadata under the path is found if the root is HTML.", "quirk 5"),
+    Requirement("prm-by-path", "Metadata under the path is found if the root has only HTML.", "quirk 5"),
     Requirement(
         "as-path-order",
         "Metadata of an issuer with a path is requested at three URLs.",
@@ -58,15 +58,15 @@ REQUIREMENTS = (
     Requirement("secret-unasked", "A client secret that was not requested is used.", "quirk 16"),
     Requirement(
         "auth-method",
-        "Basic is used only if offered, and retried once with post.",
+        "Basic is used only if offered; a refused Basic is replaced once by client_secret_post.",
         "quirk 17, RFC 6749 §2.3.1",
     ),
-    Requirement("registered-uri", "A client names the redirect URI that was registered.", "quirk 18"),
+    Requirement("registered-uri", "A login uses the redirect URI that its client registered.", "quirk 18"),
     Requirement(
         "stale-client", "A client that the server has deleted is reported as invalid_client.", "quirk 19"
     ),
     Requirement("cimd-flag", "CIMD is used only if the server advertises it.", "quirk 20"),
-    Requirement("bearer-case", "The scheme is sent as Bearer.", "quirk 21"),
+    Requirement("bearer-case", "The scheme is sent as Bearer, even if token_type is bearer.", "quirk 21"),
     Requirement("other-loopback", "The other spelling of loopback is tried once.", "quirk 22"),
     Requirement(
         "client-priority", "Configured, stored, CIMD, registered: in this order.", "MCP client registration"
@@ -86,7 +86,11 @@ REQUIREMENTS = (
         "resource-choice", "The resource is sent verbatim and can be turned off.", "quirk 28, RFC 8707"
     ),
     Requirement("resource-everywhere", "Every request carries the same resource.", "quirk 29, RFC 8707"),
-    Requirement("step-up", "A step-up requests the union of scopes, under the cap.", "quirk 38, security 22"),
+    Requirement(
+        "step-up",
+        "A step-up requests the union of scopes, but none outside the cap.",
+        "quirk 38, security 22",
+    ),
     Requirement("pkce-s256", "The code_challenge is S256 of the verifier.", "RFC 7636 §4.2"),
     Requirement("pushed", "A request is pushed if the server supports that.", "RFC 9126"),
     # Devices
@@ -103,7 +107,9 @@ REQUIREMENTS = (
         "docs/performance.md: polling",
     ),
     Requirement(
-        "device-one-poller", "One process polls a login; another one takes over if it ends.", "this package"
+        "device-one-poller",
+        "One process polls a login; if that process ends, another one takes over.",
+        "this package",
     ),
     Requirement("device-switch", "A login can change from device to paste and back.", "this package"),
     Requirement("device-off", "An operator can turn devices off, per server or per platform.", "security 2"),
@@ -114,10 +120,12 @@ REQUIREMENTS = (
         "security 1, security 2",
     ),
     # Tokens
-    Requirement("form-answer", "A form is read as a token response.", "quirk 30"),
+    Requirement("form-answer", "A form-encoded token response is read.", "quirk 30"),
     Requirement("error-in-200", "An error in a response with status 200 is an error.", "quirk 31"),
     Requirement("expires-in", "Any value of expires_in is handled.", "quirk 32"),
-    Requirement("keep-refresh", "What a refresh response leaves out stays.", "quirk 33, RFC 6749 §6"),
+    Requirement(
+        "keep-refresh", "Values that a refresh response leaves out are kept.", "quirk 33, RFC 6749 §6"
+    ),
     Requirement("refresh-failures", "A failing refresh does not look like an ended session.", "quirk 34"),
     Requirement("revocation", "Revocation goes to the advertised endpoint only.", "RFC 7009 §2.1"),
     # Reading authorization responses
@@ -147,13 +155,19 @@ REQUIREMENTS = (
     ),
     Requirement("redirects", "Each redirect of a GET is checked; a POST follows none.", "security 14"),
     Requirement("answer-limits", "No response exceeds its limits of time and size.", "security 14"),
-    Requirement("small-metadata", "A login keeps at most 64 KiB of metadata; and shares it.", "security 21"),
+    Requirement(
+        "small-metadata",
+        "A login keeps at most 64 KiB of metadata; logins of one server share it.",
+        "security 21",
+    ),
     Requirement("bounded-work", "No response keeps the event loop busy for long.", "RFC 9110 section 17"),
     Requirement("post-once", "A POST whose response was lost is not sent again.", "quirk 42, security 12"),
     Requirement("look-up-shared", "Callers that resolve one name at once share a look-up.", "RFC 1035 §7.1"),
     Requirement("look-up-bounds", "Look-ups of one server use no thread of another's.", "decision 16"),
     Requirement(
-        "look-up-abandoned", "No time limit and no exit waits for the resolver.", "it has no timeout"
+        "look-up-abandoned",
+        "A hanging resolver delays no time limit and no exit.",
+        "the resolver has no timeout",
     ),
     Requirement("file-work", "File work never waits for a server.", "decision 16"),
     Requirement("unchecked-host", "A name from metadata that cannot be checked is refused.", "RFC 9728 §7.7"),
@@ -197,7 +211,11 @@ REQUIREMENTS = (
         "The response to a token request that was sent is read to its end; its tokens are stored.",
         "decision 17",
     ),
-    Requirement("due-token", "A due token is used if another process holds the lock.", "decision 3"),
+    Requirement(
+        "due-token",
+        "A token that is due for a refresh is used while another process holds the lock.",
+        "decision 3",
+    ),
     Requirement(
         "exit-waits", "An exit waits only for token requests that were sent, and prints that.", "decision 17"
     ),
@@ -211,7 +229,9 @@ REQUIREMENTS = (
     ),
     Requirement("adopted", "Tokens that another process refreshed are used.", "quirk 34, 35"),
     Requirement(
-        "fs-group", "Files that only a group could access become private again.", "Kubernetes fsGroup"
+        "fs-group",
+        "Files that were opened to their group, but to no others, become private again.",
+        "Kubernetes fsGroup",
     ),
     Requirement(
         "no-modes", "If a file system has no modes, a store opens only with a setting.", "security 19"
@@ -224,7 +244,7 @@ REQUIREMENTS = (
         "At most 64 KiB of a refusal's body are read, within two seconds.",
         "RFC 9110 section 15.5.2",
     ),
-    Requirement("no-address", "A prompt for a user shows no address.", "security 10"),
+    Requirement("no-address", "The error that requests a login contains no address.", "security 10"),
     Requirement(
         "side-by-side",
         "No request waits for the response to another one.",
@@ -236,7 +256,9 @@ REQUIREMENTS = (
     ),
     Requirement("sdk-storage", "The MCP SDK and this package share one login.", "this package"),
     Requirement(
-        "sdk-provider", "The MCP SDK refreshes like this package, and prompts the user last.", "this package"
+        "sdk-provider",
+        "The MCP SDK refreshes like this package, and prompts the user only as a last resort.",
+        "this package",
     ),
     Requirement(
         "request-counts", "No more requests are sent than necessary.", "docs/performance.md: requests"
@@ -264,19 +286,23 @@ REQUIREMENTS = (
     Requirement("fast-token", "A stored valid token needs no HTTP client.", "docs/performance.md: start-up"),
     Requirement(
         "new-token-refused",
-        "A server that refuses new tokens too causes fewer and fewer refreshes, in all processes.",
+        "If a server refuses even new tokens, refreshes become rarer and rarer, in all processes.",
         "RFC 6750 §3.1",
     ),
     Requirement("fork-reset", "A forked child waits for no lock, thread or future of its parent.", "fork.py"),
     Requirement("no-descriptors", "Without file descriptors, errors are typed.", "errors.py: OutOfResources"),
     Requirement(
-        "cancelled-caller", "A cancelled caller leaves no claimed and no unseen login.", "threads.py"
+        "cancelled-caller",
+        "A cancelled caller leaves no login that stays claimed or that nobody has seen.",
+        "threads.py",
     ),
-    Requirement("login-clock", "A clock that is set changes no login's life.", "CLOCK_BOOTTIME, boot id"),
+    Requirement(
+        "login-clock", "Setting the clock does not change how long a login lives.", "CLOCK_BOOTTIME, boot id"
+    ),
     Requirement("last-poll", "A device login is polled once more before it expires.", "RFC 8628 §3.5"),
     Requirement("store-contract", "Every store keeps the contract of `store.protocol`.", "store/protocol.py"),
     Requirement(
-        "refresh-margin", "Service and fast path refresh a token at the same time.", "refresh_margins.py"
+        "refresh-margin", "Service and fast path agree when a token must be refreshed.", "refresh_margins.py"
     ),
     Requirement(
         "more-access",
@@ -290,7 +316,7 @@ REQUIREMENTS = (
     Requirement("run-environment", "A token is in an environment only if that is requested.", "this package"),
     Requirement(
         "doctor",
-        "doctor reports the errors that a login would meet. It stores, registers and requests nothing.",
+        "doctor reports a login's errors. It stores nothing, registers no client, gets no code or token.",
         "this package",
     ),
     Requirement("status-all", "The error of one server hides no other server.", "this package"),
@@ -301,9 +327,15 @@ REQUIREMENTS = (
     # DPoP, and grants without a user
     Requirement("dpop-proof", "Each request has a fresh proof of the key.", "RFC 9449 §4, §5, §7"),
     Requirement("dpop-nonce", "A nonce of either server is used.", "RFC 9449 §8, §9"),
-    Requirement("refresh-verdict", "The status of a refusal decides first what it means.", "RFC 6749 §5.2"),
     Requirement(
-        "refresh-back-off", "All callers get a failed refresh, and a valid token stays usable.", "RFC 6749 §6"
+        "refresh-verdict",
+        "What a refused refresh means is decided first by its HTTP status.",
+        "RFC 6749 §5.2",
+    ),
+    Requirement(
+        "refresh-back-off",
+        "A failed refresh is reported to all callers; a token that is still valid stays usable.",
+        "RFC 6749 §6",
     ),
     Requirement("server-words", "A server's text reaches the user's screen, and no model.", "MCP security"),
     Requirement("dpop-choice", "Tokens are bound only if the server requires that.", "RFC 9449 §5.1, §7.1"),
@@ -317,7 +349,7 @@ REQUIREMENTS = (
     Requirement(
         "enterprise", "An identity provider's assertion is exchanged for a token.", "RFC 8693, ID-JAG"
     ),
-    Requirement("no-person", "Such a session is refreshed without a user.", "this package"),
+    Requirement("no-person", "A session of a grant without a user is refreshed without one.", "this package"),
     Requirement("conformance", "Every auth scenario of the official suite passes.", "this package"),
     # Chats
     Requirement(
@@ -333,16 +365,18 @@ REQUIREMENTS = (
     Requirement(
         "one-status", "Command line, chats and reminders agree whether a connection works.", "this package"
     ),
-    Requirement("shared-phrases", "A phrase that terminal and chat both say stands once.", "this package"),
+    Requirement(
+        "shared-phrases", "A phrase that both terminal and chat show is defined in one place.", "this package"
+    ),
     # Serving chats
     Requirement(
         "platform-table",
-        "A chat platform is one row and one folder; an unknown one allows no one.",
+        "A chat platform is one table row and one folder; an unknown platform allows no user.",
         "this package",
     ),
     Requirement(
         "config-once",
-        "A command or pass reads config.yaml once and what is stored as it changes.",
+        "A command or reminder pass reads config.yaml once, and stored files only if they changed.",
         "this package",
     ),
     Requirement(
@@ -373,7 +407,9 @@ REQUIREMENTS = (
     Requirement("bridge-recovers", "Restart, lost session, dead token: the client's calls go on.", "MCP"),
     Requirement("bridge-login", "A call waits for its login; no address reaches a model.", "this package"),
     Requirement(
-        "bridge-bad-input", "Bad input of either side is a JSON-RPC error, and no end.", "JSON-RPC 2.0"
+        "bridge-bad-input",
+        "Bad input of either side causes a JSON-RPC error and does not end the bridge.",
+        "JSON-RPC 2.0",
     ),
     Requirement("bridge-large", "Large results pass in constant memory.", "this package"),
     Requirement("cimd-only", "A server that takes only metadata documents works with one.", "MCP 2026-07-28"),
@@ -414,7 +450,9 @@ REQUIREMENTS = (
         "A code that others could read ends its login; another one starts.",
         "this package, security 8",
     ),
-    Requirement("admission", "A code of the terminal or an administrator admits a user.", "security 25"),
+    Requirement(
+        "admission", "A user is admitted by a code from the terminal, or by an administrator.", "security 25"
+    ),
     Requirement("chat-listed", "A user on no list starts nothing and gets no prompt.", "security 1, 20"),
     Requirement("chat-admins", "Only administrators change shared connections.", "security 20, this package"),
     Requirement("chat-owners", "The operator chooses whose tokens a login stores.", "security 20"),
@@ -457,7 +495,9 @@ REQUIREMENTS = (
         "security 8, 24",
     ),
     Requirement(
-        "telegram-deleted", "A paste is deleted before anything else, also an edited one.", "security 9"
+        "telegram-deleted",
+        "A paste, even an edited one, is deleted before anything else is done.",
+        "security 9",
     ),
     Requirement("telegram-agent-blind", "No other handler of an application sees a code.", "security 10"),
     Requirement("telegram-untouched", "Other updates reach the application's own handlers.", "this package"),
@@ -492,7 +532,9 @@ REQUIREMENTS = (
     Requirement("discord-gateway", "A lost gateway connection loses no login.", "this package"),
     Requirement("discord-in-time", "An interaction is acknowledged before any other work.", "this package"),
     Requirement(
-        "discord-posted", "An answer as a message ends its login, and is deleted if possible.", "security 9"
+        "discord-posted",
+        "An answer that is posted as a message ends its login, and is deleted if possible.",
+        "security 9",
     ),
     Requirement("discord-people", "Ids, roles and guilds decide, also in direct messages.", "this package"),
     Requirement("discord-limits", "No message exceeds a limit of Discord.", "this package"),

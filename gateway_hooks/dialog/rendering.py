@@ -41,7 +41,7 @@ from hermes_mcp_auth_remote.status import session_status
 
 # The bot updates the remaining time of a prompt every five minutes and at these marks, in seconds.
 COUNTDOWN_INTERVAL_SECONDS, COUNTDOWN_MARKS_SECONDS = 300, (120, 60)
-# Nearer times are shown without their date by a platform with time tags, which knows the user's time zone.
+# A platform with time tags knows the user's time zone. It shows times nearer than this without their date.
 TIME_OF_DAY_SECONDS = 43_200
 # The year 9999: no platform shows later times.
 MAX_TAGGED_SECONDS = 253_402_300_000
@@ -190,7 +190,7 @@ class Renderer:
         )
 
     def qr_text_and_caption(self, login: Login) -> tuple[str, Card]:
-        """Return the content of a waiting login's QR code, the prompt's URL, and the caption card."""
+        """Return the content of a waiting login's QR code (the URL of the prompt) and the caption card."""
         device_authorization = login.device_authorization
         text = (
             login.authorization_url

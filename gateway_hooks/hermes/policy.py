@@ -50,7 +50,7 @@ class HermesPolicy:
         return None
 
     def reminder_recipients(self) -> tuple[str, ...]:
-        """Return the administrators in private chats; without any, the only allowed user, if there is one."""
+        """Return the administrators of private chats; if there are none, the user if only one is allowed."""
         rules = hermes.slash_policy(self.gateway, hermes.make_source(self.adapter_ref, "0"))
         admins: list[str] = sorted(str(user) for user in getattr(rules, "admin_user_ids", ()))
         if not admins:

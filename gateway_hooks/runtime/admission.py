@@ -1,7 +1,7 @@
 """Admit users from the chat: a pairing code for the first administrator, then `/approve` and `/people`.
 
-Codes live in memory: single use, ten minutes, five wrong tries of a user and of all users together. They give
-nothing but a place on the list of users, which `PeopleFile` keeps.
+Codes live in memory, work once and expire after ten minutes. Five wrong tries, whoever makes them, end the
+pairing code. A code gives nothing but a place on the list of users, which `PeopleFile` keeps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_WRONG_TRIES = 5
 MAX_REQUESTS = 1000
 # Letters and digits that cannot be mistaken for each other. Eight of them have 38 bits.
 CODE_ALPHABET, CODE_CHARS = "BCDFGHJKLMNPQRSTVWXZ2346789", 8
-# The start command with this prefix and the code comes from the link that `serve` prints.
+# A click on the link that `serve` prints sends the start command with this prefix and the code.
 PAIR_PAYLOAD_PREFIX = "pair_"
 
 
@@ -100,7 +100,7 @@ class Admission:
     def redeem(self, text: str, user_id: str) -> bool:
         """Make the user an administrator if the text is the pairing code; raises StoreError.
 
-        Blocking. Count each other text that looks like a code; five of them end the code.
+        Blocking. Each wrong text that looks like a code is counted; the fifth one ends the pairing code.
         """
         word = text.strip().removeprefix(PAIR_PAYLOAD_PREFIX).upper()
         owner_code = self._owner_code
@@ -130,7 +130,7 @@ class Admission:
         return request.code
 
     def approve(self, text: str, admin_id: str) -> str | None:
-        """Admit the stranger with this code and return their id; None without one. Raises StoreError."""
+        """Admit the stranger with this code; return their id, or None if nobody has it. Raises StoreError."""
         word, now = text.strip().upper(), self._clock()
         for user_id, request in self._requests.items():
             if request.valid_until > now and hmac.compare_digest(

@@ -21,7 +21,7 @@ class ConfigServers:
     def __init__(self, home: Path, environ: Mapping[str, str] = os.environ) -> None:
         self._home = home
         self._environ = environ
-        # Strings: a Path costs more than the calls of the system, and each event asks for the versions.
+        # Strings, because each event checks the files: with Path, that would cost more than the system calls.
         self._paths = [str(home / name) for name in CONFIG_FILES]
         self._snapshot = _ConfigSnapshot(())
 

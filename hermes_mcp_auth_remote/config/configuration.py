@@ -85,7 +85,7 @@ class Configuration:
     def server_not_found(self, name: str, *, with_suggestions: bool = True) -> ServerNotFound:
         """Return the error for a name that config.yaml does not have.
 
-        A search for similar names compares all of them: leave it out for names that no user typed.
+        The search for suggestions compares all known names: turn it off for a name that no user typed.
         """
         path, advice = self._config_file.path, None
         message = f"No server {name} in {path}."
@@ -208,7 +208,7 @@ class Configuration:
         check_server_name(name)
         entry = self._entries[name]
         server = read_server(name, entry, self.variables)
-        # A URL with a reference may also depend on the environment of the process.
+        # A URL with a `${VAR}` may also depend on the process environment: the files alone do not define it.
         has_reference = "${" in str(as_mapping(entry).get("url", ""))
         return server if has_reference else replace(server, config_files=self.identity)
 

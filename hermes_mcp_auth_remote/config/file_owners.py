@@ -24,8 +24,9 @@ _log = logging.getLogger(__name__)
 def check_trusted(path: Path, status: os.stat_result) -> None:
     """Raise ConfigError for another user's file in a directory in which others can create files.
 
-    `status` is that of the opened file. If only this user can create files in the directory, the owner is the
-    operator's choice (a bind mount), and a warning is enough. Also warn if every user can change the file.
+    `status` is that of the opened file. If only this user can create files in the directory, the
+    operator chose a file with another owner (a bind mount), and a warning is enough. Also warn if every user
+    can change the file.
     """
     if not _IS_POSIX:
         return
@@ -59,7 +60,7 @@ def _is_open_to_others(directory: Path) -> bool:
         status = directory.stat()
     except OSError:
         return True
-    # Root may run in a container with a directory of the host's user.
+    # In a container, root may use a directory that belongs to a user of the host: treat it as root's own.
     is_own = status.st_uid in {os.geteuid(), 0} or os.geteuid() == 0
     return not is_own or bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 

@@ -1,4 +1,4 @@
-"""The network addresses that may be reached, against SSRF. RFC 9728 §7.7, MCP security best practices.
+"""Decide which network addresses may be reached, to prevent SSRF. RFC 9728 §7.7, MCP security best practices.
 
 Untrusted metadata names the hosts of requests. Therefore a host name is resolved once, this module checks its
 addresses, and the connection uses the checked address.
@@ -81,10 +81,10 @@ def is_cloud_metadata(address: Address) -> bool:
 
 
 def find_fake_addresses(addresses: Iterable[Address]) -> list[Address]:
-    """Return those addresses of a name that are an answer of fake-IP DNS, not the address of a host.
+    """Return those of a name's addresses that fake-IP DNS made up: they belong to no host.
 
-    A VPN or proxy program on this machine or its router replaces the address by one that it resolves itself.
-    IPv6 addresses count only beside an IPv4 address of fake-IP DNS.
+    A VPN or proxy program on this machine or its router sends the connection to the host's real address,
+    which it resolves itself. An IPv6 address counts only if the name also has a fake IPv4 address.
     """
     all_addresses = list(addresses)
     fake_ipv4 = [address for address in all_addresses if unwrap_ipv4(address) in _FAKE_IPV4]

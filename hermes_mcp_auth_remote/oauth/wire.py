@@ -25,16 +25,17 @@ MAX_BODY_BYTES = 1_048_576
 FORM_MEDIA_TYPE = "application/x-www-form-urlencoded"
 MAX_SANITIZED_CHARS = 200
 # The limits below bound the work on one response. A megabyte of commas would block all other callers.
-# Commas, colons, opening brackets and braces of a JSON document; a large real one has a few hundred.
+# The number of commas, colons, and opening brackets and braces in a JSON document. A large real document
+# has a few hundred.
 MAX_JSON_MARKS = 20_000
-# More than nearly every server accepts in an Authorization header.
+# The length of one string. Nearly every server accepts less than this in an Authorization header.
 MAX_MEMBER_CHARS = 65_536
 MAX_FORM_BYTES = 32_768
 # Members of one list; the rest are ignored.
 MAX_LIST_MEMBERS = 1000
 # A granted scope can be longer than a URL: 500 of Google's scopes have 30 000 characters.
 MAX_SCOPE_CHARS = MAX_MEMBER_CHARS
-# The members of one document that are kept, as JSON. Each waiting login stores them.
+# The length, as JSON, of the members that are kept of one document. Each waiting login stores them.
 MAX_KEPT_CHARS = 65_536
 # The length of a server's text before `sanitize` masks and shortens it.
 MAX_SANITIZE_INPUT_CHARS = 16_384
@@ -207,7 +208,7 @@ def select_members(document: Document, names: Iterable[str]) -> Document:
     """Return these members of a server's document: strings, numbers, booleans, null, lists of strings.
 
     As JSON, the result has at most 65 536 characters. A value that no longer fits is left out, and a list is
-    cut, so name the members that matter most first. Strings are those of `string_member`.
+    cut, so put the most important names first. A string is kept only if `string_member` would return it.
     """
     selected: dict[str, object] = {}
     for name in names:
@@ -245,7 +246,7 @@ def _cut_list(items: list[str], free_chars: int) -> list[str]:
 
 
 def _json_chars(value: object) -> int:
-    """Return the characters of a value as JSON, and of the separator before the next one."""
+    """Return the length of a value as JSON, plus the length of the separator before the next one."""
     return len(json.dumps(value)) + 2
 
 
@@ -268,7 +269,7 @@ def parse_seconds(value: object) -> float | None:
 
 
 def retry_after_text(response: Response) -> str | None:
-    """Say when to try again by `Retry-After`: "in 30 seconds", "after 07:28 UTC"; None without a valid one.
+    """Say when `Retry-After` allows a retry: "in 30 seconds", "after 07:28 UTC"; None without a valid one.
 
     RFC 9110 section 10.2.3: the value is a number of seconds or a date.
     """
