@@ -36,6 +36,7 @@ NOT_RESET = {
     "hermes_mcp_auth_remote.service.device_logins.DevicePoller": "PollScheduler resets its job runner",
     "hermes_mcp_auth_remote.threads.DaemonExecutor": "the default executor of one event loop",
     "hermes_mcp_auth_remote.terminal.input.ThreadedLineSource": "reads the terminal of one event loop",
+    "hermes_mcp_auth_remote.bridge.stdio.LineWriter": "writes for the connect command, which does not fork",
     "hermes_mcp_auth_remote.demo.servers._UvicornServer": "a server of the demo command, which does not fork",
 }
 

@@ -44,6 +44,8 @@ class GatewayRuntime:
     def __init__(self, gateway: Any) -> None:  # noqa: ANN401  Hermes's own
         self.gateway = gateway
         self.loop = asyncio.get_running_loop()
+        # Report a missing HERMES_HOME at the start, not at the first message. Raises ConfigError.
+        hermes.home_of("")
         self._adapters: dict[int, HermesAdapter] = {}
         # By HERMES_HOME: each profile has its own.
         self._login_caches: dict[Path, LoginCache] = {}

@@ -58,7 +58,9 @@ def test_every_wrong_paste_is_explained_and_the_right_one_still_logs_in(cli: Cli
                 login.send("\n")
                 refusal = login.read_event()
                 assert refusal["event"] == "refused", paste[:80]
-                assert refusal["error"] == "paste_refused"
+                is_provider_error = paste == f"{redirect_uri}?error=access_denied"
+                expected = "provider_error_pasted" if is_provider_error else "paste_refused"
+                assert refusal["error"] == expected, paste[:80]
                 assert refusal["message"].endswith(".")
                 assert refusal["advice"].endswith(".")
             login.send(right_response + "\n")

@@ -123,7 +123,7 @@ def test_killed_refreshes_leave_whole_files_a_free_lock_and_a_usable_session(
             spread = min(max(0.08, 2 * (time.perf_counter() - check_started_at)), 0.5)
             if number >= kills and demo.authorization_server.count_requests("refresh") > number + kills / 5:
                 break
-            assert number < 5 * kills, "too few kills hit a process that refreshes"
+            assert number < 20 * kills, "too few kills hit a process that refreshes"
 
 
 @covers("killed")

@@ -58,7 +58,7 @@ def test_transcript_shows_the_buttons(api: BotApi, anna: User) -> None:
 
     asyncio.run(chat())
     assert api.transcript(anna).endswith(
-        "Hermes:\n  Connect linear\n  [Open the page ↗]\n  [Cancel] [Copy ⧉]\n"
+        "Hermes:\n  **Connect** linear\n  [Open the page ↗]\n  [Cancel] [Copy ⧉]\n"
     )
 
 
