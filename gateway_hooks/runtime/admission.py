@@ -1,6 +1,6 @@
 """Admit users from the chat: a pairing code for the first administrator, then `/approve` and `/people`.
 
-Codes live in memory, work once and expire after ten minutes. Five wrong tries, whoever makes them, end the
+Codes live in memory, work once and expire after ten minutes. Five wrong tries, from any user, end the
 pairing code. A code gives nothing but a place on the list of users, which `PeopleFile` keeps.
 """
 
@@ -130,7 +130,7 @@ class Admission:
         return request.code
 
     def approve(self, text: str, admin_id: str) -> str | None:
-        """Admit the stranger with this code; return their id, or None if nobody has it. Raises StoreError."""
+        """Admit the stranger with this code; return their id, None for an unknown code. Raises StoreError."""
         word, now = text.strip().upper(), self._clock()
         for user_id, request in self._requests.items():
             if request.valid_until > now and hmac.compare_digest(
