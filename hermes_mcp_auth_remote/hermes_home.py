@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from hermes_mcp_auth_remote.errors import ConfigError
 
 CONFIG_FILES = ("config.yaml", ".env")
+# A file that changed less than this before a read may change again and keep its modification time.
+MTIME_RESOLUTION_NS = 50_000_000
 
 
 def hermes_home(environ: Mapping[str, str]) -> str:

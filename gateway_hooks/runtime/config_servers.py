@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hermes_mcp_auth_remote.config import Configuration, read_configuration
-from hermes_mcp_auth_remote.config.files import MTIME_RESOLUTION_NS
 from hermes_mcp_auth_remote.errors import ServerNotFound
-from hermes_mcp_auth_remote.hermes_home import CONFIG_FILES
+from hermes_mcp_auth_remote.hermes_home import CONFIG_FILES, MTIME_RESOLUTION_NS
 from hermes_mcp_auth_remote.values import Server
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hermes_mcp_auth_remote.config.file_owners import check_trusted, warn_about_readable_tokens
 from hermes_mcp_auth_remote.errors import ConfigError
-from hermes_mcp_auth_remote.hermes_home import file_identity
+from hermes_mcp_auth_remote.hermes_home import MTIME_RESOLUTION_NS, file_identity
 
 if TYPE_CHECKING:
     from hermes_mcp_auth_remote.config.yaml_section import YamlDocument
@@ -28,8 +28,6 @@ _ASSIGNMENT = re.compile(
     """,
     re.DOTALL | re.MULTILINE | re.VERBOSE,
 )
-# If a file changed less than this before the read, a later change may get the same timestamp.
-MTIME_RESOLUTION_NS = 50_000_000
 # Some file systems (FAT, HFS+, older NFS) store times in seconds, or in steps of two seconds.
 _COARSE_MTIME_RESOLUTION_NS = 3_000_000_000
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}

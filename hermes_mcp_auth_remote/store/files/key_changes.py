@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from hermes_mcp_auth_remote.errors import StoreError, StoreUnwritable
+from hermes_mcp_auth_remote.hermes_home import MTIME_RESOLUTION_NS
 from hermes_mcp_auth_remote.store.files.paths import COMMIT_RECORD, OWNERS_FOLDER, TOKENS, owner_from_folder
-from hermes_mcp_auth_remote.store.files.private_files import MTIME_RESOLUTION_NS, has_directory
+from hermes_mcp_auth_remote.store.files.private_files import has_directory
 from hermes_mcp_auth_remote.values import CredentialKey, Owner
 
 _FolderVersion = tuple[int, int, int]

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from hermes_mcp_auth_remote.errors import LoginNotFound, StoreBusy, StoreCorrupt, StoreError
 from hermes_mcp_auth_remote.fork import reset_after_fork
+from hermes_mcp_auth_remote.hermes_home import MTIME_RESOLUTION_NS
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.store.codec import decode_document, encode_document
 from hermes_mcp_auth_remote.store.files.lock import FileLock
 from hermes_mcp_auth_remote.store.files.private_files import (
-    MTIME_RESOLUTION_NS,
     TEMPORARY_SUFFIX,
     ensure_private_directory,
     has_directory,

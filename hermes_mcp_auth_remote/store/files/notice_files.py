@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import cast
 
 from hermes_mcp_auth_remote.errors import StoreCorrupt
+from hermes_mcp_auth_remote.hermes_home import MTIME_RESOLUTION_NS
 from hermes_mcp_auth_remote.store.codec import decode_document, encode_document
 from hermes_mcp_auth_remote.store.files.lock import FileLock
 from hermes_mcp_auth_remote.store.files.private_files import (
-    MTIME_RESOLUTION_NS,
     ensure_private_directory,
     has_directory,
     read_private,

@@ -19,8 +19,6 @@ from hermes_mcp_auth_remote.store import MAX_FILE_BYTES
 StrPath = str | os.PathLike[str]
 
 TEMPORARY_SUFFIX = ".tmp"
-# A younger file may change again within the same tick of the disk's clock, and keep its mtime.
-MTIME_RESOLUTION_NS = 50_000_000
 
 _IS_POSIX = os.name == "posix"
 _NOFOLLOW_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
