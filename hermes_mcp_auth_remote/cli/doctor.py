@@ -56,7 +56,8 @@ from hermes_mcp_auth_remote.phrases import (
 )
 from hermes_mcp_auth_remote.service.connections import connection_from_credentials
 from hermes_mcp_auth_remote.service.default import service_at
-from hermes_mcp_auth_remote.service.start_login import previous_login_of, redirect_uri_for
+from hermes_mcp_auth_remote.service.redirect_uris import redirect_uri_for
+from hermes_mcp_auth_remote.service.start_login import previous_login_of
 from hermes_mcp_auth_remote.signing import can_sign, check_can_sign, load_client_signer, read_token_file
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.terminal.text import CHECK_MARK, CROSS_MARK, table, wrap_text

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from ipaddress import ip_network
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
-
-import httpcore
 
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.http.addresses import parse_ip_literal
 from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
+
+if TYPE_CHECKING:
+    import httpcore
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
@@ -29,6 +31,9 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> httpcore.Proxy | None:
         return None
     if proxy.is_socks:
         check_socks_package("socksio", "httpcore[socks]")
+    # A bot reads proxies at its start, and httpcore is not needed before the first request.
+    import httpcore  # noqa: PLC0415
+
     return httpcore.Proxy(
         httpcore.URL(
             scheme=proxy.scheme.removesuffix("h").encode() if proxy.is_socks else proxy.scheme.encode(),

@@ -26,10 +26,10 @@ from hermes_mcp_auth_remote.service.known_servers import KnownServers
 from hermes_mcp_auth_remote.service.leases import acquire_lease
 from hermes_mcp_auth_remote.service.logins import Logins
 from hermes_mcp_auth_remote.service.prompting import InteractiveLogins
+from hermes_mcp_auth_remote.service.redirect_uris import new_redirect_uri, redirect_uri_for
 from hermes_mcp_auth_remote.service.refresh import TokenSource
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.service.single_flight import join
-from hermes_mcp_auth_remote.service.start_login import new_redirect_uri, redirect_uri_for
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.protocol import KeyChanges, Store, Unknown, Version

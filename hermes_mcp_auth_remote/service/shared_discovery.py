@@ -11,14 +11,17 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from hermes_mcp_auth_remote.errors import McpAuthError
-from hermes_mcp_auth_remote.flows.discovery import DiscoveryResult
 from hermes_mcp_auth_remote.fork import reset_after_fork
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.values import Flow, Server
+
+if TYPE_CHECKING:
+    # Loading the flows takes a bot's start time, and only a login needs them.
+    from hermes_mcp_auth_remote.flows.discovery import DiscoveryResult
 
 T = TypeVar("T")
 _SharingKey = tuple[str, str | None, Flow, bool]
@@ -43,7 +46,7 @@ class DiscoveryKey:
 class _RunningDiscovery:
     discovery_key: DiscoveryKey
     # The result is None if the login that ran the discovery was cancelled.
-    outcome: Future[DiscoveryResult | None] = field(default_factory=Future[DiscoveryResult | None])
+    outcome: Future[DiscoveryResult | None] = field(default_factory=Future["DiscoveryResult | None"])
 
 
 class SharedDiscovery:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from hermes_mcp_auth_remote.errors import ConfigError, LoginError, ProviderErrorPasted, TimedOut
 from hermes_mcp_auth_remote.flows.client_selection import PreviousLogin, discover_and_register
@@ -28,11 +27,12 @@ from hermes_mcp_auth_remote.login import (
 )
 from hermes_mcp_auth_remote.oauth.authorization import CODE_VERIFIER_BYTES, STATE_BYTES
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
-from hermes_mcp_auth_remote.oauth.client import CONFIGURED_CLIENT_PORT, Client, Signer
+from hermes_mcp_auth_remote.oauth.client import Signer
 from hermes_mcp_auth_remote.oauth.device_polling import PollState, start_polling
 from hermes_mcp_auth_remote.oauth.token_errors import UNKNOWN_CLIENT_ERRORS
-from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
+from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
+from hermes_mcp_auth_remote.service.redirect_uris import redirect_uri_for
 from hermes_mcp_auth_remote.service.shared_discovery import DiscoveryKey
 from hermes_mcp_auth_remote.signing import can_sign, check_can_sign
 from hermes_mcp_auth_remote.store.credentials import Credentials
@@ -46,7 +46,6 @@ from hermes_mcp_auth_remote.values import (
     Origin,
     Secret,
     Server,
-    ServerOptions,
 )
 
 T = TypeVar("T")
@@ -331,55 +330,3 @@ def is_unanswered(login: Login, credentials: Credentials) -> bool:
         # Only wrong addresses were pasted.
         return login.failure_code == LoginError.code and login.paste_attempts >= MAX_PASTE_ATTEMPTS
     return login.status in {"waiting", "expired", "cancelled"}
-
-
-CALLBACK_PATH = "/callback"
-
-
-_DEFAULT_HOST = ServerOptions().redirect_host
-_REDIRECT_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
-
-
-def redirect_uri_for(server: Server, client: Client | None, entropy: Entropy) -> str:
-    """Return the redirect URI to use for a login; `client` is the stored one.
-
-    Some authorization servers accept only the registered port (quirk 18), so a registered port is reused. If
-    no process listens on it, the browser ends on an error page, and the user pastes its URL.
-    """
-    options = server.options
-    if options.redirect_uri is not None:
-        return options.redirect_uri
-    if client is not None and client.is_registered and not options.redirect_port and not options.client_id:
-        for registered_uri in client.redirect_uris:
-            if _is_own_redirect_uri(registered_uri, options.redirect_host):
-                return registered_uri
-    return new_redirect_uri(server, entropy)
-
-
-def _is_own_redirect_uri(uri: str, redirect_host: str) -> bool:
-    """True if this package may have requested a redirect URI: a server must not choose where it listens."""
-    registered = urlsplit(uri)
-    host = registered.hostname or ""
-    # A configured host takes precedence; the default host does not replace the registered one.
-    is_allowed_host = redirect_host in {host, _DEFAULT_HOST} and host in {*_REDIRECT_HOSTS, redirect_host}
-    is_plain = registered.scheme == "http" and registered.path == CALLBACK_PATH and not registered.query
-    return is_plain and bool(registered.port) and is_loopback_host(host) and is_allowed_host
-
-
-def new_redirect_uri(server: Server, entropy: Entropy) -> str:
-    """Return a loopback redirect URI on the configured port, or else on a random one.
-
-    A client that the operator registered by hand has one redirect URI, so its port is always the same.
-    """
-    options, host = server.options, server.options.redirect_host
-    port = options.redirect_port
-    if not port and has_manual_client(options):
-        port = CONFIGURED_CLIENT_PORT
-    # RFC 6335 section 6: the dynamic ports are never assigned to a service.
-    port = port or 49152 + int.from_bytes(entropy(8).encode(), "big") % 16384
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}{CALLBACK_PATH}"
-
-
-def has_manual_client(options: ServerOptions) -> bool:
-    """True if the operator configured the client: its redirect URIs cannot be changed by a login."""
-    return options.client_id is not None or options.client_metadata_url is not None

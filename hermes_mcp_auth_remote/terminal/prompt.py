@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hermes_mcp_auth_remote.errors import LoginExpired, McpAuthError
 from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.start_login import has_manual_client
+from hermes_mcp_auth_remote.service.redirect_uris import has_manual_client
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, Screen, open_listener
 from hermes_mcp_auth_remote.terminal.input import LineSource
 from hermes_mcp_auth_remote.terminal.loopback import Listener
