@@ -80,7 +80,7 @@ class DiscordArgumentFilter(logging.Filter):
 
 
 class VoiceLineFilter(logging.Filter):
-    """Drop the library's lines about missing voice libraries: no bot of this package speaks."""
+    """Drop the library's lines about missing voice libraries: this package uses no voice."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return False for such a line."""
@@ -106,7 +106,7 @@ _VOICE_LINE_FILTER = VoiceLineFilter()
 
 
 def redact_logs(*logger_names: str) -> None:
-    """Filter the loggers of python-telegram-bot, of httpx, of this package, and those named.
+    """Filter the loggers of python-telegram-bot, httpx and this package, and those in `logger_names`.
 
     A logger that has the filter already stays as it is.
     """

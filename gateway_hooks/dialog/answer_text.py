@@ -1,4 +1,4 @@
-"""Judge if a message is only a part of an answer, or an address of the wrong page. Pure functions.
+"""Decide if a message is only a part of an answer, or the address of a wrong page. Pure functions.
 
 `oauth.paste` repairs an answer, and refuses it if the end of its code is in doubt.
 """
@@ -35,13 +35,13 @@ def may_have_another_part(text: str, request: AuthorizationRequest) -> bool:
         return False
     last_parameter = re.split(r"[?&#]", clean)[-1]
     if last_parameter.startswith("state="):
-        given, state = last_parameter.removeprefix("state="), request.state.reveal()
-        return given != state and state.startswith(given)
+        pasted_state, state = last_parameter.removeprefix("state="), request.state.reveal()
+        return pasted_state != state and state.startswith(pasted_state)
     return not (_CODE_PARAMETER.search(clean) and _STATE_PARAMETER.search(clean))
 
 
 def is_continuation(text: str) -> bool:
-    """Return True if a message can be the rest of an address: one word that begins no address of its own."""
+    """Return True if a message can be the rest of an address: one word that starts no new address."""
     clean = text.strip()
     return bool(re.fullmatch(r"[!-~]+", clean)) and not re.match(r"(?i)https?:|/\w+$", clean)
 

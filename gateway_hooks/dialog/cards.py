@@ -38,7 +38,7 @@ class Button:
 class Row:
     """A labelled value. `is_quoted`: a third party wrote it, or the user compares it letter by letter.
 
-    `lead` is our own text before the value.
+    `lead` is a text of this package before the value.
     """
 
     label: str
@@ -59,7 +59,8 @@ class Link:
 class Card:
     """One message. `code` is a code that the user copies and enters on another page.
 
-    `intro`, `rows`, `steps`, `code` and `after_code` stand on lines of their own, `paragraphs` apart.
+    `intro`, `rows`, `steps`, `code` and `after_code` take lines of their own; blank lines separate
+    `paragraphs`.
     """
 
     title: str
@@ -108,8 +109,8 @@ def _paragraphs(paragraphs: Iterable[str]) -> Iterator[tuple[str, Style]]:
 def time_mark(timestamp: float, style: Literal["t", "f", "R"]) -> str:
     """Return a mark that a platform with time tags shows in the user's time zone (`has_time_tags`).
 
-    Styles: "t" time, "f" date and time, "R" remaining time. No text of others contains such a mark:
-    `phrases.replace_unprintable` replaces its delimiter.
+    Styles: "t" time, "f" date and time, "R" remaining time. Text of servers and users contains no such
+    mark: `phrases.replace_unprintable` replaces its delimiter.
     """
     return f"{_TIME_DELIMITER}{int(timestamp)}:{style}{_TIME_DELIMITER}"
 
@@ -141,6 +142,6 @@ def decode_action(text: str) -> tuple[str, str] | None:
 
 
 def arrange_in_rows(buttons: Iterable[Button], width: int = 2) -> tuple[tuple[Button, ...], ...]:
-    """Arrange buttons in rows of `width`. Two fit on a phone."""
+    """Arrange buttons in rows of `width`. A phone shows two side by side."""
     all_buttons = list(buttons)
     return tuple(tuple(all_buttons[start : start + width]) for start in range(0, len(all_buttons), width))

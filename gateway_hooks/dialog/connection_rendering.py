@@ -64,9 +64,9 @@ class ConnectionRenderer:
     def unknown_server_card(
         self, server_names: Sequence[str], typed_name: str, suggestion: str | None
     ) -> Card:
-        """Return a card that says that no server has the typed name, and offers the similar one or all.
+        """Return a card that says that no server has the typed name, and offers `suggestion` or all servers.
 
-        It repeats the typed text only if that is similar to a name: other text may be a part of a code.
+        It repeats the typed text only with a suggestion: a text unlike any name may be a part of a code.
         """
         messages = self.renderer.messages
         if suggestion is None:
@@ -82,18 +82,18 @@ class ConnectionRenderer:
         self, statuses: Sequence[ServerStatus], owner: Owner, now: float, *, may_change: bool
     ) -> Card:
         """Return a card with every server's status, and buttons to change it if `may_change`."""
-        messages, listed = self.renderer.messages, statuses[:MAX_LISTED_SERVERS]
+        messages, listed_statuses = self.renderer.messages, statuses[:MAX_LISTED_SERVERS]
         if not statuses:
             return Card(messages.connections_title, paragraphs=(messages.no_servers,))
         # Quote the status, because the account name in it comes from the authorization server.
         rows = [
             Row(display_name(status.server_name), self._status_text(status, now), is_quoted=True)
-            for status in listed
+            for status in listed_statuses
         ]
         paragraphs = [messages.shared_note if owner is None else messages.own_note]
         if len(statuses) > MAX_LISTED_SERVERS:
             paragraphs.append(self._more_servers_text())
-        buttons = [self._change_button(status) for status in listed] if may_change else []
+        buttons = [self._change_button(status) for status in listed_statuses] if may_change else []
         return Card(
             messages.connections_title, tuple(rows), tuple(paragraphs), buttons=arrange_in_rows(buttons)
         )
@@ -158,7 +158,7 @@ class ConnectionRenderer:
         return Card(messages.help_title, paragraphs=(text,))
 
     def hint_card(self) -> Card:
-        """Return one line for a message that the bot cannot use."""
+        """Return a one-line card that answers a message that the bot cannot use."""
         prefix = self.renderer.capabilities.command_prefix
         return Card(self.renderer.messages.hint.format(connect=f"{prefix}connect"))
 

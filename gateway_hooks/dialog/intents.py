@@ -31,7 +31,7 @@ from hermes_mcp_auth_remote.values import Origin
 
 # A start command with this prefix continues the login with that id; the prefix alone lists connections.
 START_PAYLOAD_PREFIX = "mcp_"
-# Codes are long and contain digits; typed words are not.
+# A text counts as a code only if it has this length and a digit. Typed words rarely do.
 MIN_CODE_CHARS = 20
 _CODE_PARAMETER, _STATE_PARAMETER = (
     re.compile(rf"(?i)(?:^|[?&#\s]|%3f|%26)(?:{names})(?:=|%3d)(?!{PLACEHOLDER})")
@@ -109,7 +109,7 @@ class ExposedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class RevokePerson:
-    """Remove a user whom an administrator has admitted."""
+    """Remove a user that an administrator has admitted."""
 
     user_id: str
 
@@ -181,7 +181,7 @@ def parse_intent(
 def with_code_as_text(
     event: IncomingEvent, logins: Sequence[Login], locations: RedirectLocations | None = None
 ) -> IncomingEvent:
-    """Return the event with the extra text that contains a code as its text, if its own text has none.
+    """Return the event; if only an extra text contains a code, it becomes the event's text.
 
     Clear `quoted_message_id` if the quoted text contains no code: the bot must not delete that message.
     """
@@ -200,7 +200,7 @@ def with_code_as_text(
 
 
 def without_links(text: str, logins: Sequence[Login]) -> str:
-    """Return a text without authorization URLs of logins, which users quote when they reply to the bot.
+    """Remove the logins' authorization URLs from a text: users quote them when they reply to the bot.
 
     A quote may contain only a part of such a URL. Remove that part too: it contains no code.
     """
@@ -240,7 +240,7 @@ def is_independent_of_logins(event: IncomingEvent) -> bool:
 def matches_sender(login: Login, origin: Origin, *, is_private: bool) -> bool:
     """Return True if `origin` may answer the login.
 
-    All topics of one private chat count, and its main view: they belong to the same user (security 4).
+    In a private chat the topic does not matter: all topics belong to the same user (security 4).
     """
     if is_private:
         origin = replace(origin, thread_id=login.origin.thread_id)
@@ -322,7 +322,7 @@ def _parse_message(
     answer_kind = _classify_answer(event.text, sender_logins)
     login = login_by_state(event.text, sender_logins)
     if login is not None and is_address_at_provider(event.text, login.request):
-        # The link of the login itself, which contains the state.
+        # The user sent the login's own link, which contains the state.
         return WrongAddress(login)
     if login is not None or (sender_logins and answer_kind):
         login = login or sender_logins[-1]
@@ -366,7 +366,7 @@ def _classify_answer(text: str, sender_logins: Iterable[Login]) -> str:
 
     `sender_logins` help with a damaged answer, which may still contain the redirect URI of one of them.
     """
-    # Ignore the rest: no answer is that long.
+    # No answer is longer: ignore the rest.
     clean = clean_text(text[:MAX_PASTE_CHARS])
     # A window may have broken the URL into lines at any position.
     for reading in (clean, "".join(clean.split())):

@@ -35,7 +35,7 @@ class Messages:
     scope_openid: str = "know who you are"
     scope_profile: str = "see your profile"
     scope_email: str = "see your email address"
-    # Why the card came.
+    # Why the user gets the card.
     reason_command: str = "You sent {command}. If not, cancel."
     reason_button: str = "You asked for this. If not, cancel."
     reason_agent: str = "Your agent needs it for your question."
@@ -106,7 +106,7 @@ class Messages:
         "Everyone in this group can read the login code in that address. I cancelled that login and "
         "started a new one: continue in our private chat."
     )
-    # The same in a private chat, where the message stays in the history.
+    # The same for a private chat in which the bot cannot delete the message.
     answer_as_message_title: str = "Do not send the address as a message"
     answer_as_message: str = (
         "I cannot delete your messages here, so I did not use that address. I cancelled that login and "
@@ -200,7 +200,7 @@ class Messages:
     hint: str = "I only connect servers: send {connect}."
     help_title: str = "I connect your agent to its MCP servers"
     help: str = "{connect}: log in to a server\n{connections}: show connections, or disconnect"
-    # By error code: a message and advice to use instead of the error's own.
+    # The message and advice that replace those of an error, by error code.
     errors: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
 
 

@@ -13,9 +13,9 @@ from hermes_mcp_auth_remote.values import Owner, OwnershipMode, owner_for
 # RFC 8628 section 5.1 and RFC 10027 ask for a cap.
 MAX_WAITING_PER_USER = 3
 MAX_STARTS_PER_HOUR = 10
-# For all users of one bot together: far above real use, and low enough to process.
+# The limit for all users of one bot together. It is far above real use, and low enough to process.
 MAX_WAITING = 1000
-# The bot answers an unknown user at most once in this time. Their code is valid as long.
+# The bot answers an unknown user at most once in this time. The code in the answer is valid as long.
 UNKNOWN_USER_REPLY_SECONDS = 600.0
 
 Refusal = Literal["too_many", "too_often", "too_busy"]
@@ -88,7 +88,7 @@ class AllowList:
         return self._has_role(self.roles | self.admin_roles, sender)
 
     def may_change(self, sender: Sender) -> bool:
-        """Return True for per-user tokens. Only administrators change shared ones, if any are named."""
+        """Return True if the user may talk and, for shared tokens with administrators, is one of them."""
         if not self.may_talk(sender):
             return False
         if self.owners == "per_user" or (self.admins is None and not self.admin_roles):
@@ -104,7 +104,7 @@ class AllowList:
         return owner_for(self.owners, platform, user_id)
 
     def reminder_recipients(self) -> tuple[str, ...]:
-        """Return the administrators. If `admins` is None: the listed user, if there is only one."""
+        """Return the administrators; if `admins` is None, the listed user if there is only one."""
         if self.admins is not None:
             return tuple(sorted(self.admins))
         return tuple(self.users) if len(self.users) == 1 else ()

@@ -1,6 +1,6 @@
 """Render a login as cards, for any platform: a pure function of the login and the time.
 
-This module decides what a user is told; the sentences are in `messages`. `intents` parses events, and
+This module decides what the bot tells a user; the sentences are in `messages`. `intents` parses events, and
 `runtime.dispatcher` acts on them.
 """
 
@@ -45,7 +45,7 @@ COUNTDOWN_INTERVAL_SECONDS, COUNTDOWN_MARKS_SECONDS = 300, (120, 60)
 TIME_OF_DAY_SECONDS = 43_200
 # The year 9999: no platform shows later times.
 MAX_TAGGED_SECONDS = 253_402_300_000
-# The most that a Telegram button can copy to the clipboard.
+# The longest text that a Telegram button can copy to the clipboard.
 MAX_COPY_CHARS = 256
 # ISO/IEC 18004 version 22 at level L, 105 modules wide: the largest that a phone reads from a screen.
 MAX_QR_BYTES = 1003
@@ -309,7 +309,7 @@ class Renderer:
         )
 
     def _server_message_rows(self, server_message: str) -> tuple[Row, ...]:
-        # Quoted, so that a chat makes no link of it.
+        # Quote the text, so that no platform turns it into a link.
         quoted = quote_server_message(truncate(server_message, MAX_VALUE_CHARS - 2))
         return (Row(self.messages.server_message_label, quoted, is_quoted=True),) if server_message else ()
 

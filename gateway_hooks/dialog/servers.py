@@ -1,4 +1,4 @@
-"""The servers that users can connect in a chat, and how they choose one of them."""
+"""The servers that users can connect in a chat, and the lookup of a server by typed name or button."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hermes_mcp_auth_remote.errors import McpAuthError, ServerNotFound
 from hermes_mcp_auth_remote.values import Server
 
 TAG_CHARS = 16
-# A longer text is no mistyped name.
+# A longer text is not a mistyped name.
 MAX_NAME_CHARS = 60
 
 
@@ -79,7 +79,7 @@ def resolve_server(servers: Servers, name: str, server_tag: str = "") -> Server 
 def similar_server(names: Iterable[str], name: str) -> str | None:
     """Return the server whose name is most similar to a mistyped one; None if none is similar.
 
-    The similarity also shows that the typed text is a name, which a reply may repeat.
+    A similar text is a mistyped name, not a code: the bot's reply may repeat it.
     """
     names_by_folded = {candidate.casefold(): candidate for candidate in names}
     matches = get_close_matches(name.casefold()[:MAX_NAME_CHARS], list(names_by_folded), 1)
@@ -87,7 +87,7 @@ def similar_server(names: Iterable[str], name: str) -> str | None:
 
 
 def redirect_uris(servers: Servers) -> tuple[str, ...]:
-    """Return the redirect URIs that the servers' options name; skip invalid entries."""
+    """Return the redirect URIs in the servers' options; skip invalid entries."""
     uris = list[str]()
     with contextlib.suppress(McpAuthError):
         for name in servers.names():

@@ -12,8 +12,8 @@
                     await message.reply(await answer(message.content, client))
 
 This way the agent receives no message with a code. A bot without an agent omits the option: the cog then
-listens to messages itself. A bot that passes edited messages on must call `handle_message(payload.message)`
-in `on_raw_message_edit` in the same way.
+listens to messages itself. A bot that also passes edited messages to its agent must call
+`handle_message(payload.message)` in `on_raw_message_edit` in the same way.
 
 A call inside `prompt_in` that needs a login waits for it. The bot asks the user in a direct message. If the
 user does not accept direct messages, the bot sends a button to the channel; it works only for this user. The
@@ -73,10 +73,10 @@ class Options:
     """How the cog integrates with the bot.
 
     `command_prefix` precedes each command's name: "/", or for example "/mcp-". `adds_commands` adds the
-    commands to the bot's tree, for the guilds in `guild_ids`, or globally. `syncs_commands` then registers
-    new and changed commands with Discord. If `listens_to_messages` is False, the bot must pass plain messages
-    to `handle_message`. With `answers_all`, the bot also answers direct messages that concern no login: for a
-    bot with no other job.
+    commands to the bot's tree, for the guilds in `guild_ids`, or globally if it is empty. `syncs_commands`
+    then registers new and changed commands with Discord. If `listens_to_messages` is False, the bot must pass
+    plain messages to `handle_message`. With `answers_all`, the bot also answers direct messages that concern
+    no login: set it for a bot with no other job.
     """
 
     command_prefix: str = "/"
@@ -117,7 +117,7 @@ class McpLogins(commands.Cog):
         self._policy = policy
         self._messages = messages
         self._options = options
-        # Only if `adds_commands` is False may the prefix contain a space: a slash command's name has none.
+        # The prefix may contain a space only if `adds_commands` is False: a slash command's name has none.
         self._commands = (
             make_commands(
                 CommandCallbacks(self._handle_command, self._server_names),

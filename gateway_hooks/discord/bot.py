@@ -40,7 +40,7 @@ class LoginBot(commands.Bot):
             member_cache_flags=discord.MemberCacheFlags.none(),
             chunk_guilds_at_startup=False,
             max_messages=None,
-            # How long the library waits for more guilds after the last one before it is ready.
+            # How long the library waits for another guild before it reports that the bot is ready.
             guild_ready_timeout=0.5,
         )
         self._on_started = on_started

@@ -171,7 +171,7 @@ class DirectChat(ChannelChat):
     is_private = True
 
     def __init__(self, platform: DiscordPlatform, user_id: str) -> None:
-        # An id from a command line may be no number. No user has the id 0.
+        # An id from a command line may not be a number: use 0, which is no user's id.
         super().__init__(platform, int(user_id) if user_id.isdecimal() and user_id.isascii() else 0, user_id)
 
     async def edit(self, message_id: str, card: Card) -> None:

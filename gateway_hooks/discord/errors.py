@@ -24,7 +24,7 @@ def translate_errors() -> Generator[None]:
     try:
         yield
     except discord.HTTPException as error:
-        # No cause: its response contains the request URL with an interaction's token.
+        # Drop the cause: its response contains the request URL with an interaction's token.
         raise _to_chat_error(error.status, error.code) from None
     except (aiohttp.ClientError, discord.DiscordException, OSError, TimeoutError) as error:
         raise ChatError(f"Discord could not be reached ({type(error).__name__}).") from None

@@ -49,7 +49,7 @@ def use_proxies(client: discord.Client, environ: Mapping[str, str]) -> None:
         return await request(route, proxy=http_proxy_url(route.url, environ), **options)
 
     async def connect_through_proxy(url: str, *, compress: int = 0) -> aiohttp.ClientWebSocketResponse:
-        # The library passes its one proxy to this call only, and the copy shares its session.
+        # The library reads `http.proxy` in this call. The copy shares the session of the client.
         http_with_proxy = copy.copy(http)
         http_with_proxy.proxy = http_proxy_url(_as_https(url), environ)
         return await HTTPClient.ws_connect(http_with_proxy, url, compress=compress)
@@ -75,12 +75,12 @@ def http_proxy_url(url: str, environ: Mapping[str, str]) -> str | None:
 def make_connector(environ: Mapping[str, str]) -> aiohttp.BaseConnector | None:
     """Return a connector through the SOCKS proxy of the environment; None if there is no such proxy.
 
-    Every request of the client uses it: with SOCKS, NO_PROXY counts only if it names Discord's REST host.
+    Every request of the client uses it, so NO_PROXY has an effect only if it names Discord's REST host.
     """
     proxy = read_proxy(Route.BASE, environ)
     if proxy is None or not proxy.is_socks:
         return None
-    # An optional package, which has no extra here: few operators have such a proxy.
+    # No extra of this package installs aiohttp-socks: few operators have such a proxy.
     aiohttp_socks: Any = import_module("aiohttp_socks")
     connector: aiohttp.BaseConnector = aiohttp_socks.ProxyConnector(
         proxy_type=aiohttp_socks.ProxyType.SOCKS5,

@@ -128,13 +128,13 @@ async def sync_commands(
 
 
 def matches_registered(own: object, registered: object) -> bool:
-    """Return True if Discord's description of a command agrees; Discord adds members of its own."""
+    """Return True if a registered command equals our own, except for members that Discord adds."""
     if isinstance(own, dict) and isinstance(registered, dict):
         own_members, registered_members = (
             cast("dict[str, object]", own),
             cast("dict[str, object]", registered),
         )
-        # Deprecated in favour of `contexts`.
+        # `dm_permission` is deprecated in favour of `contexts`.
         return all(
             matches_registered(value, registered_members.get(name))
             for name, value in own_members.items()

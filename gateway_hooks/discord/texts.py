@@ -16,9 +16,9 @@ from gateway_hooks.dialog.code_detection import MAX_SEARCHED_CHARS, SEPARATOR, m
 
 @dataclass(frozen=True, slots=True)
 class MessageTexts:
-    """The texts of a message: its content, its other parts, and the message of others that it replies to.
+    """The texts of a message: its content, its other parts, and the message that it replies to.
 
-    `quoted_message_id` is the id of that other message; empty if it is in another channel.
+    `quoted_message_id` is the id of the message replied to; empty if that is in another channel.
     """
 
     text: str = field(default="", repr=False)
@@ -28,7 +28,7 @@ class MessageTexts:
 
 
 def collect_texts(message: discord.Message, bot_id: str) -> MessageTexts:
-    """Return the texts of a message. Skip a quoted message of the bot (`bot_id`): it has login URLs."""
+    """Return the texts of a message. Skip a quoted message of the bot (`bot_id`): it may have a login URL."""
     snapshots = message.message_snapshots
     text = message.content or "\n".join(snapshot.content for snapshot in snapshots)
     own_texts = [
@@ -43,7 +43,7 @@ def collect_texts(message: discord.Message, bot_id: str) -> MessageTexts:
             quoted_texts += _limit_texts([snapshot.content, *_texts(snapshot)])
         if replied.channel == message.channel:
             quoted_message_id = str(replied.id)
-    extra_texts = tuple(snapshot for snapshot in _limit_texts(own_texts) if snapshot != text)
+    extra_texts = tuple(own_text for own_text in _limit_texts(own_texts) if own_text != text)
     return MessageTexts(
         text, extra_texts, SEPARATOR.join(quoted_texts), quoted_message_id if quoted_texts else ""
     )

@@ -30,9 +30,9 @@ TOOLSET = "mcpauth"
 TOOL_SCHEMA: dict[str, object] = {
     "name": TOOL_NAME,
     "description": (
-        "Ask the user to log in to an MCP server of the configuration whose tools are missing because nobody "
-        "has logged in. The user gets a private message. The result comes when the user has logged in, or "
-        "after some minutes; then the server's tools are there."
+        "Ask the user to log in to an MCP server of the configuration whose tools are missing because no "
+        "user has logged in. The user gets a private message. The result comes when the user has logged in, "
+        "or after some minutes; then the server's tools are there."
     ),
     "parameters": {
         "type": "object",
@@ -40,7 +40,7 @@ TOOL_SCHEMA: dict[str, object] = {
         "required": ["server"],
     },
 }
-# A process whose gateway does not run by then runs none.
+# If no gateway runs after this time, the process has none.
 GATEWAY_WAIT_SECONDS = 600.0
 GATEWAY_POLL_SECONDS = 0.05
 
@@ -70,7 +70,7 @@ class Plugin:
         gateway: Any = None,  # noqa: ANN401  Hermes's own
         **_: object,
     ) -> dict[str, str] | None:
-        """Claim commands and codes before Hermes and its model see them: the hook `pre_gateway_dispatch`."""
+        """Hook `pre_gateway_dispatch`: claim commands and codes before Hermes and its model see them."""
         try:
             if gateway is not None:
                 self.ensure_started(gateway)
@@ -99,7 +99,7 @@ class Plugin:
         session_id: str = "",
         **_: object,
     ) -> str | None:
-        """Repeat a call that failed for want of a login, after it: the hook `transform_tool_result`."""
+        """Hook `transform_tool_result`: if a call failed because a login is needed, log in and repeat it."""
         if self._agent_logins is None:
             return None
         try:
@@ -112,7 +112,7 @@ class Plugin:
             return None
 
     def connect_mcp_server(self, arguments: Mapping[str, object], **_: object) -> str:
-        """Ask the user of this turn to log in: the handler of the model's tool."""
+        """Handle the model's tool: ask the user of this turn to log in."""
         server = str(arguments.get("server", ""))
         reply = LOGIN_INSTRUCTIONS if self._agent_logins is None else self._agent_logins.request_login(server)
         return json.dumps({"result": reply})
@@ -185,7 +185,7 @@ def _add_arguments(parser: Any) -> None:  # noqa: ANN401  an argparse subparser
 
 
 def _run_cli_command(arguments: Any) -> None:  # noqa: ANN401  an argparse.Namespace
-    """Run the verb of `hermes-mcp-auth` that the words name; exits with its exit code."""
+    """Run the verb of `hermes-mcp-auth` that the arguments name; exit with its exit code."""
     from hermes_mcp_auth_remote.cli.__main__ import main  # noqa: PLC0415  for this command only
 
     flow = ["--flow", arguments.flow] if arguments.flow else []

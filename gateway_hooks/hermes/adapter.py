@@ -1,7 +1,7 @@
 """Log in the users of one adapter of Hermes.
 
-`HermesAdapter.claim_event` judges a message once, from memory. It returns at once whether the message is
-ours, and starts a task that acts on the judgement.
+`HermesAdapter.claim_event` decides what a message means, without reading a file. It returns at once whether
+the message is for this package ("ours"), and starts a task that handles it.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.threads import run_file_work
 
 PRIVATE_CHAT_TYPES = frozenset({"dm", "direct", "private"})
-# Slack's group conversations are direct messages, too. The id of one between two users begins with D.
+# Slack counts group conversations as direct messages. An id with this prefix means: one user and the bot.
 _SLACK_DM_PREFIX = "D"
 # Accounts that Telegram uses for anonymous administrators and channels (telegram.constants.ChatID).
 _TELEGRAM_SERVICE_ACCOUNTS = frozenset({"1087968824", "136817688", "777000"})
 HELP = "help"
 # How many users' private chats are remembered.
 MAX_PRIVATE_CHATS = 10_000
-# How many events are remembered that Hermes got back.
+# How many events that Hermes got back are remembered.
 MAX_RETURNED_EVENTS = 100
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What an event of ours means, and whether Hermes admits its sender."""
+    """The intent of an event for this package, and whether Hermes admits its sender."""
 
     event: IncomingEvent
     intent: Intent
@@ -85,7 +85,7 @@ class HermesAdapter:
         self.service = login_cache.service
         self.servers = login_cache.servers
         self.policy = HermesPolicy(gateway, adapter_ref)
-        # Hermes itself takes the addresses of its own logins: leave it those that match none of ours.
+        # If Hermes reads pasted addresses of its own logins, leave it those that match no login here.
         self._leaves_unknown_codes = hermes.takes_pastes(gateway, adapter_ref.platform_adapter)
         # The private chat of each user. A restart forgets them; an open login stores its own chat.
         self._private_chat_ids: dict[str, str] = {}
@@ -236,7 +236,7 @@ class HermesAdapter:
             lines = context.splitlines()
             other_lines = [line for line in lines if not contains_our_code(line, logins, redirects)]
             rest = "\n".join(other_lines)
-            # A code that is broken into several lines is in no single one of them.
+            # No single line contains a code that is broken into several lines.
             is_broken = contains_our_code(rest, logins, redirects)
             hermes.set_channel_context(hermes_event, None if is_broken else rest or None)
 
@@ -263,7 +263,7 @@ class HermesAdapter:
             self.spawn(self._delete_messages(judgement.event, chat))
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a coroutine as a task of this adapter. Of an exception, only the type is logged."""
+        """Run a coroutine as a task of this adapter. Only the type of an exception is logged."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._on_task_done)
@@ -280,7 +280,7 @@ class HermesAdapter:
         return source.chat_type in PRIVATE_CHAT_TYPES
 
     def _remember_private_chat(self, user_id: str, chat_id: str) -> None:
-        """Remember a user's private chat; beyond the limit, forget the chat that is unused for longest."""
+        """Remember a user's private chat; beyond the limit, forget the least recently used chat."""
         self._private_chat_ids.pop(user_id, None)
         self._private_chat_ids[user_id] = chat_id
         if len(self._private_chat_ids) > MAX_PRIVATE_CHATS:
@@ -306,17 +306,17 @@ class HermesAdapter:
             await chat.show_toast("")
 
     async def _delete_messages(self, event: IncomingEvent, chat: Chat) -> None:
-        """Delete the messages of a user whom Hermes does not admit, without a reply."""
+        """Delete the messages of a user that Hermes does not admit, without a reply."""
         for message_id in (event.message_id, event.quoted_message_id):
             if message_id:
                 with contextlib.suppress(ChatError):
                     await chat.delete(message_id)
 
     def _judge(self, event: IncomingEvent, chat: Chat) -> Judgement | None:
-        """Return what an event of ours means; None if it is for Hermes.
+        """Return the judgement of an event for this package; None if the event is for Hermes.
 
-        Leave to Hermes the events of users whom it does not admit, and commands that a user may not run.
-        Claim every code, even one without a user.
+        Events of users that Hermes does not admit, and commands that a user may not run, are for Hermes.
+        Every code is for this package, even one without a user.
         """
         logins, redirects = self._logins_and_redirects()
         event = with_code_as_text(event, logins, redirects)

@@ -4,9 +4,10 @@ Hermes reports `needs_reauth` for few of the calls that need a login. If a token
 server is connected, the call times out instead. So this module checks the token after each failed call. A
 server that never had a token has no tools at all. So the model gets a tool that asks for a login.
 
-The tool waits for the login, in the thread of the agent. After a failed call, so does the hook: the call is
-repeated, and the model gets the result of the second call. Hermes 0.21 gives a hook 30 seconds, which is too
-short for a login. There the model is told to call the tool, and then to repeat the call itself.
+The tool waits for the login in the thread of the agent. After a failed call, the hook waits in the same way.
+It then repeats the call, and the model gets the result of the second call. Hermes 0.21 gives a hook 30
+seconds, which is too short for a login: there, the hook tells the model to call the tool, and then to repeat
+the call.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ from hermes_mcp_auth_remote.values import Secret, Server
 PROMPT_SECONDS = 40.0
 # How long a tool's result then waits for the login.
 LOGIN_WAIT_SECONDS = 240.0
-# What remains of Hermes's own limit for a call, for the call that is repeated.
+# The part of Hermes's time limit for a call that is left for the repeated call.
 REPEATED_CALL_SECONDS = 60.0
-# What a hook leaves of the time that Hermes gives it.
+# The part of Hermes's time limit for a hook that this module does not use.
 HOOK_MARGIN_SECONDS = 5.0
 # A hook with less time than this does not wait for a login.
 MIN_HOOK_SECONDS = 150.0
@@ -77,7 +78,7 @@ State = Literal["connected", "without_tools", "already_connected", "prompted", "
 
 @dataclass(frozen=True, slots=True)
 class LoginOutcome:
-    """What came of a request for a login, and the sentence for the model."""
+    """The outcome of a request for a login, and the sentence for the model."""
 
     state: State
     sentence: str
@@ -95,7 +96,7 @@ class ToolCall:
 
 
 class AgentLogins:
-    """Logins that the model's calls lead to. Hermes calls the methods in the threads of agents."""
+    """Starts the logins that the model's calls need. Hermes calls the methods in the threads of agents."""
 
     def __init__(self, runtime: GatewayRuntime) -> None:
         self._runtime = runtime
@@ -121,7 +122,7 @@ class AgentLogins:
         if outcome is None or (outcome.state == "already_connected" and not needs_login):
             return None
         if outcome.state in {"connected", "already_connected"}:
-            # The server refused the call, so it has had no effect yet.
+            # The server refused the call, so the call had no effect and can be repeated.
             repeated = hermes.call_tool(
                 call.name, call.arguments, task_id=call.task_id, session_id=call.session_id
             )
@@ -257,10 +258,10 @@ async def _wait_for_login(
     done_ids: Collection[str],
     seconds: float,
 ) -> bool:
-    """Wait until a login of this session has succeeded that is not in `done_ids`; return whether one has.
+    """Wait until a login of this session that is not in `done_ids` succeeds; return whether one did.
 
-    It need not be the login of the task: a user may use the command instead, and an answer may come while
-    the task starts. Then the task's own login is cancelled.
+    That can be another login than the task's: a user may use the command instead, and an answer may come
+    while the task starts. Then cancel the task's own login.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
@@ -296,7 +297,7 @@ async def _wait_for_change(login_task: asyncio.Task[bool], adapter: HermesAdapte
 async def _wait_for_prompt(
     login_task: asyncio.Task[bool], adapter: HermesAdapter, session: Session, user_id: str
 ) -> bool:
-    """Wait until the user sees a prompt for this session, or the login is over; return whether they do."""
+    """Wait until the user gets a prompt for this session or the task is over; return whether they got one."""
     with suppress(TimeoutError):
         async with asyncio.timeout(PROMPT_SECONDS):
             while not login_task.done():

@@ -19,7 +19,7 @@ from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS
 
 # How many files of one message are searched. Chats take ten at most.
 MAX_FILES = 20
-# All files of a message share one limit. At least this much of each file is searched: a pasted address.
+# The files of a message share the limit MAX_SEARCHED_CHARS. At least this much of each file is searched.
 MIN_FILE_BYTES = MAX_PASTE_CHARS
 _MEDIA_TYPE_PREFIXES = ("image/", "audio/", "video/")
 

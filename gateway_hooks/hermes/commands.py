@@ -1,4 +1,4 @@
-"""Parse the chat command /mcpauth, and split messages that Hermes has merged. No I/O but cached files."""
+"""Parse the chat command /mcpauth, and split messages that Hermes has merged. Reads only cached files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def parse_command(text: str, bot_name: str = "") -> tuple[str, str] | None:
 
 
 def split_merged_message(text: str, is_ours: Callable[[str], bool]) -> tuple[list[str], str]:
-    """Split a message that Hermes has merged from several: our lines, and the text that Hermes may see.
+    """Return our lines of a message that Hermes has merged from several, and the text that Hermes may see.
 
     That text is empty if one of the other lines could be part of a code.
     """

@@ -1,8 +1,8 @@
 """Receive Discord messages before Hermes does, by a cog in the client of Hermes's adapter.
 
 Hermes registers the slash command and acknowledges it first, so our reply is a separate ephemeral message.
-The form for the pasted address opens from a button: a code is never an argument of a command, as Hermes logs
-those.
+The form for the pasted address opens from a button. A code is never an argument of a command, because Hermes
+logs the arguments.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MENTION = re.compile(r"\s*<@!?\d+>\s*")
 
 
 class _RolePolicy(HermesPolicy):
-    """Hermes's rules, including roles, which count in their guild.
+    """Hermes's rules, including roles. A role counts only in its guild.
 
     A user may request and finish a login in the guild by ephemeral messages: no private chat is needed.
     """
@@ -99,7 +99,7 @@ class HermesDiscordAdapter(HermesAdapter):
 
     @property
     def is_current(self) -> bool:
-        """Whether the adapter still uses this client; a reconnect makes another."""
+        """Whether the adapter still uses this client; a reconnect creates another client."""
         return hermes.has_discord_client(self.adapter_ref.platform_adapter, self._client)
 
     def start(self) -> None:

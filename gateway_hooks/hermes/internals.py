@@ -1,8 +1,9 @@
 """Access to names in Hermes that Hermes does not document for plugins. No other module uses such a name.
 
-Hermes moves them between versions. `NAMES` says in which modules each may be, and what users lose if it is in
-none: then a function here returns None, False or nothing, and logs one warning. Only `telegram_application`
-and `discord_client` raise AttributeError instead. Checked with Hermes 0.19.0, and with the text of 0.21.
+Hermes moves them between versions. `NAMES` lists the modules that may have each name, and what users lose if
+no module has it: then a function here returns None or False, and logs one warning. Only
+`telegram_application` and `discord_client` raise AttributeError instead. Checked with Hermes 0.19.0, and with
+the source text of 0.21.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ BusyHandler = Callable[[Any, str], Awaitable[bool]]
 class HermesName(NamedTuple):
     """The modules that may have a name, the newest layout first, and what users lose without it.
 
-    If the consequence is empty, this package does without the name. `is_new`: Hermes 0.19 does not have it.
+    If the consequence is empty, users lose nothing. `is_new`: Hermes 0.19 does not have the name.
     """
 
     modules: tuple[str, ...]
@@ -105,7 +106,7 @@ PLATFORM_ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
         "_is_allowed_user": "no Discord role allows a user to log in",
     },
 }
-# How methods may be called with which a later Hermes takes pasted addresses itself.
+# The likely names of methods with which a later Hermes reads pasted addresses itself.
 _PASTE_RELAY = re.compile(r"oauth\w*(relay|paste|callback)|(relay|paste|callback)\w*oauth", re.IGNORECASE)
 
 log = logging.getLogger(__name__)
@@ -121,8 +122,8 @@ def warn_once(message: str) -> None:
 
 
 def _missing_sentence(name: str) -> str:
-    found_in = NAMES[name]
-    return f"Hermes has no {name} in {' or '.join(found_in.modules)}: {found_in.consequence}."
+    hermes_name = NAMES[name]
+    return f"Hermes has no {name} in {' or '.join(hermes_name.modules)}: {hermes_name.consequence}."
 
 
 def _find_name(name: str) -> tuple[Any, str]:
@@ -152,7 +153,7 @@ def hermes_version() -> str:
 
 
 def layout() -> Literal["0.19", "0.21", "unknown"]:
-    """Return which layout of Hermes this is: where the function is that discovers MCP tools."""
+    """Return the layout of Hermes, known from the module of the function that discovers MCP tools."""
     _, module = _find_name("discover_mcp_tools")
     if not module:
         return "unknown"
@@ -160,17 +161,17 @@ def layout() -> Literal["0.19", "0.21", "unknown"]:
 
 
 def missing_names() -> list[str]:
-    """Say of each missing name what users lose. Imports modules of Hermes: call it in a thread."""
+    """Return one sentence per missing name: what users lose. Imports Hermes's modules: use a thread."""
     is_old = layout() == "0.19"
     return [
         _missing_sentence(name)
-        for name, place in NAMES.items()
-        if place.consequence and not (is_old and place.is_new) and not _find_name(name)[1]
+        for name, hermes_name in NAMES.items()
+        if hermes_name.consequence and not (is_old and hermes_name.is_new) and not _find_name(name)[1]
     ]
 
 
 def missing_attributes(gateway: Any) -> list[str]:  # noqa: ANN401
-    """Say of each attribute that the gateway or an adapter lacks what users lose."""
+    """Return one sentence per attribute that the gateway or an adapter lacks: what users lose."""
     sentences = [
         f"Hermes's gateway has no {name}: {consequence}."
         for name, consequence in GATEWAY_ATTRIBUTES.items()
@@ -188,26 +189,26 @@ def missing_attributes(gateway: Any) -> list[str]:  # noqa: ANN401
 
 
 def describe_installation(gateway: Any) -> tuple[str, bool]:  # noqa: ANN401
-    """Say which Hermes this is and what is missing; return the sentences, and whether all was found.
+    """Return sentences about this Hermes and what it lacks, and whether it lacks nothing.
 
     Imports modules of Hermes: call it in a thread.
     """
     missing = [*missing_names(), *missing_attributes(gateway)]
-    # Said here once: not again when the name is needed.
+    # The caller logs these sentences: do not log them again when a name is needed.
     _logged_warnings.update(missing)
     version = hermes_version() or "of an unknown version"
-    found = f"Hermes Agent {version}, layout {layout()}"
+    summary = f"Hermes Agent {version}, layout {layout()}"
     if any(takes_pastes(gateway, ref.platform_adapter) for ref in adapter_refs(gateway)):
-        found += "; Hermes takes pasted addresses of its own logins, and the plugin leaves those to it"
+        summary += "; Hermes takes pasted addresses of its own logins, and the plugin leaves those to it"
     return (
-        f"{found}. {' '.join(missing)}" if missing else f"{found}; all its parts were found."
+        f"{summary}. {' '.join(missing)}" if missing else f"{summary}; all its parts were found."
     ), not missing
 
 
 def takes_pastes(gateway: Any, platform_adapter: Any) -> bool:  # noqa: ANN401
-    """Return whether this Hermes takes addresses itself that users paste in a chat.
+    """Return whether this Hermes itself reads addresses that users paste in a chat.
 
-    No version did so in November 2026. The check is for methods with such a name.
+    No version did so in November 2026. This function looks for methods with a name that suggests it.
     """
     names = [*dir(gateway), *dir(platform_adapter)]
     return any(_PASTE_RELAY.search(name) is not None for name in names)
@@ -252,7 +253,7 @@ def name_of_platform(platform: object) -> str:
 
 
 def adapter_refs(gateway: Any) -> Iterator[AdapterRef]:  # noqa: ANN401
-    """Yield the gateway's present adapters. Hermes replaces an adapter by another object on a reconnect."""
+    """Yield the gateway's current adapters. Hermes replaces an adapter by another object on a reconnect."""
     main: dict[Any, Any] = getattr(gateway, "adapters", None) or {}
     for platform, adapter in list(main.items()):
         yield AdapterRef(adapter, platform)
@@ -578,7 +579,7 @@ def tool_time_limit_seconds() -> float:
 
 
 def hook_time_limit_seconds() -> float:
-    """Return how long Hermes waits for a hook. A hook that takes longer is left out for a minute.
+    """Return how long Hermes waits for a hook. If a hook takes longer, Hermes skips it for a minute.
 
     Hermes 0.19 waits without a limit, 0.21 by default 30 seconds (`plugins.hook_callback_timeout`).
     """
@@ -603,14 +604,14 @@ def call_tool(name: str, arguments: Mapping[str, object], **ids: str) -> str | N
 
 
 def refresh_turn_tools(gateway: Any) -> bool:  # noqa: ANN401
-    """Give the turn that runs in this thread the tools of servers connected since; False if it cannot."""
+    """Add the tools of newly connected servers to the turn of this thread; return False if that fails."""
     refresh = _import_name("refresh_agent_mcp_tools")
     running: Mapping[str, Any] = getattr(gateway, "_running_agents", None) or {}
     agent = running.get(session_value("KEY"))
     if refresh is None or agent is None:
         return False
     try:
-        # Keep the other tools in their places: the provider has cached the beginning of the request.
+        # Keep the order of the other tools: the model's provider has cached the beginning of the request.
         refresh(agent, **({"preserve_prefix": True} if _takes(refresh, "preserve_prefix") else {}))
     except Exception as error:  # noqa: BLE001  Hermes's code
         log.warning("The tools of this turn could not be read again: %s.", type(error).__name__)

@@ -45,14 +45,14 @@ class LoginCache:
         """Read what has changed, in a thread. Raises nothing: `error` says why the logins are missing."""
         # One read at a time: an older result must not replace a newer one.
         async with self._lock:
-            known_logins = self.logins
+            previous_logins = self.logins
             await run_file_work(self.load)
-        if self.logins != known_logins:
+        if self.logins != previous_logins:
             self._changed.set()
             self._changed = asyncio.Event()
 
     async def wait_for_change(self) -> None:
-        """Wait until `refresh` has found another state of a login."""
+        """Wait until `refresh` has read a changed login."""
         await self._changed.wait()
 
     def load(self) -> None:

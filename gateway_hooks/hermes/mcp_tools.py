@@ -1,8 +1,8 @@
 """Load a server's tools into the running gateway after a login.
 
 Measured with Hermes 0.19.0: Hermes reads a connected server's new token from disk at the next request. It
-never retries a server that had no token at startup. A server whose token died waits, or is parked. Hermes
-0.21 also pauses after a failed connection, longer each time.
+never retries a server that had no token at startup. If a server's token becomes invalid, Hermes pauses or
+parks the connection. Hermes 0.21 also pauses after a failed connection, longer each time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def ensure_connected(server_name: str, profile: str = "") -> bool:
             if session_state == "open":
                 return True
             if session_state == "closed":
-                # Only a shutdown ends its wait. Hermes 0.19 disconnects the other servers, too, for a moment.
+                # Only a shutdown ends the pause. Hermes 0.19 also disconnects the other servers for a moment.
                 hermes.shut_down_mcp_server(server_name)
             hermes.discover_mcp_tools(server_name)
             return is_connected(server_name)

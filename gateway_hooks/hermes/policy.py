@@ -1,4 +1,4 @@
-"""Decide who may log in, by Hermes's authorization and administrators. Every event is checked again."""
+"""Decide which users may log in, by Hermes's rules and administrators. Each event is checked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hermes_mcp_auth_remote.values import Owner
 
 @dataclass(frozen=True, slots=True)
 class HermesSender(Sender):
-    """A sender with the place that they write in; `source` is Hermes's SessionSource."""
+    """A sender and the chat of their message; `source` is Hermes's SessionSource for both."""
 
     source: Any = field(default=None, repr=False, compare=False)
 
@@ -29,11 +29,11 @@ class HermesPolicy:
     adapter_ref: hermes.AdapterRef
 
     def may_talk(self, sender: Sender) -> bool:
-        """Return whether Hermes lets this user talk to it there."""
+        """Return whether Hermes answers this user in the chat of their message."""
         return hermes.is_user_authorized(self.gateway, self.source_of(sender))
 
     def may_run(self, sender: Sender) -> bool:
-        """Return whether this user may run /mcpauth there. Hermes itself refuses it to others."""
+        """Return whether this user may run /mcpauth in that chat. If not, Hermes refuses the command."""
         rules = hermes.slash_policy(self.gateway, self.source_of(sender))
         return rules is None or bool(rules.can_run(sender.user_id, hermes.COMMAND))
 

@@ -66,7 +66,7 @@ class HermesTelegramAdapter(HermesAdapter):
 
     @property
     def is_current(self) -> bool:
-        """Whether the adapter still uses this application; a reconnect makes another."""
+        """Whether the adapter still uses this application; a reconnect creates another one."""
         return hermes.has_telegram_application(self.adapter_ref.platform_adapter, self._app)
 
     def start(self) -> None:

@@ -1,7 +1,7 @@
 """Admit users from the chat: a pairing code for the first administrator, then `/approve` and `/people`.
 
 Codes live in memory, work once and expire after ten minutes. Five wrong tries, from any user, end the
-pairing code. A code gives nothing but a place on the list of users, which `PeopleFile` keeps.
+pairing code. A code only adds a user to the list that `PeopleFile` stores.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Code:
 
 
 class Admission:
-    """A policy: the users of an `AllowList`, and those who are admitted from the chat of one platform."""
+    """A policy that allows the users of an `AllowList`, and users admitted from the chat of one platform."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Admission:
         return not (policy.users or policy.admins or policy.roles or policy.admin_roles)
 
     def is_admin(self, sender: Sender) -> bool:
-        """Return True for an administrator; if none is configured, for each user whom the operator lists."""
+        """Return True for an administrator, or, if none is configured, for a user on the operator's list."""
         if self._policy.admins is None and not self._policy.admin_roles:
             return sender.user_id in self.allow_list.users
         return replace_owners(self._policy).may_change(sender)
@@ -180,7 +180,7 @@ class Admission:
         admin_ids = {person.user_id for person in own if person.is_admin}
         admins = base.admins
         if own and admins is None and not base.admin_roles:
-            # The users whom the operator lists keep what they may do. The others are admitted as users only.
+            # Without administrators, every user may change connections. Now only the operator's users may.
             admins = base.users
         if admin_ids:
             admins = (admins or frozenset()) | admin_ids

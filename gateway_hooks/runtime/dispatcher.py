@@ -62,7 +62,7 @@ from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Clock, Owner
 
-# The bot starts first: the imports would delay its start.
+# Wait until the bot has started: the imports would delay its start.
 PRELOAD_DELAY_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Dispatcher:
         self._people_actions = (
             None if self._admission is None else PeopleActions(self._context, self._admission)
         )
-        # A stranger sends a pairing code as a message.
+        # A stranger sends the pairing code as an ordinary message, so the bot must handle those too.
         self._answers_all = answers_all or self._admission is not None
         self._held_parts = HeldParts()
 
@@ -161,7 +161,7 @@ class Dispatcher:
     async def handle_intent(
         self, intent: Intent, event: IncomingEvent, chat: Chat, store_error: McpAuthError | None = None
     ) -> None:
-        """Run an intent that the adapter has parsed, of a user whom the policy allows. Never raises.
+        """Run an intent that the adapter has parsed, if the policy allows its user. Never raises.
 
         `store_error` says why the logins could not be read; the user is told.
         """
@@ -275,8 +275,8 @@ class Dispatcher:
         """Let calls inside the block prompt this user in private if they need a login.
 
         `chat` is the chat of the user's request, or None. If it is a group, the bot says there that it wrote
-        privately. A call waits `wait_seconds`, then raises AuthorizationRequired. After the login, the
-        user reads that the agent goes on, or, without `continues_after_login`, that they must ask it again.
+        privately. A call waits `wait_seconds`, then raises AuthorizationRequired. After the login, the bot
+        tells the user that the agent goes on; if `continues_after_login` is False, to ask the agent again.
         """
         private_chat = self._context.platform.private_chat(sender.user_id)
         prompt_chat = chat if chat is not None and chat.is_private else private_chat
@@ -375,12 +375,12 @@ class Dispatcher:
 
 
 class _ChatPrompter:
-    """Shows in private the logins that an agent's calls need. `PromptMessages` shows their outcome."""
+    """Shows the logins that an agent's calls need in private. `PromptMessages` shows their outcome."""
 
     def __init__(
         self, context: Context, private_chat: Chat, source_chat: Chat | None, wait_seconds: float
     ) -> None:
-        """`wait_seconds`: how long the agent's call waits for the login; below 0 if it does not."""
+        """`wait_seconds`: how long the agent's call waits for the login; below 0 if it does not wait."""
         self.wait_seconds = wait_seconds
         self._context = context
         self._private_chat = private_chat

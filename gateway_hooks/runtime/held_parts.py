@@ -1,7 +1,7 @@
 """Join an answer that a chat client has split into several messages.
 
-Telegram's clients split a text of more than 4096 characters. The first part alone could look like a whole
-address with a shorter code, which would burn the login.
+Telegram's clients split a text of more than 4096 characters. The first part alone could look like a complete
+address with a shorter code. An exchange of that code would end the login.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class HeldParts:
         self._parts: dict[tuple[str, str], _HeldPart] = {}
 
     def join(self, event: IncomingEvent, chat: Chat) -> IncomingEvent:
-        """Return the event with the part before it, if it continues one."""
+        """Return the event, joined with the held part that it continues, if there is one."""
         key = (chat.origin.chat_id, event.sender.user_id)
         part = self._parts.get(key)
         is_plain = chat.is_private and not (event.command or event.callback_data)

@@ -22,7 +22,7 @@ from hermes_mcp_auth_remote.values import Secret, Server
 
 # Each new code or flow sends a request to the authorization server.
 MAX_FLOW_CHANGES = 20
-# The flow changes of at most so many logins are counted.
+# The number of logins whose flow changes are counted.
 MAX_COUNTED_LOGINS = 1000
 
 
@@ -47,7 +47,7 @@ class LoginActions:
         answer = Secret(event.text)
         title = messages.answer_refused_title.format(server=display_name(login.key.server_name))
         if chat.origin.thread_id != login.origin.thread_id:
-            # The user reads another topic of the private chat than the one with the prompt.
+            # The user wrote in another topic of the private chat than the one that shows the prompt.
             self._context.prompt_messages.note_message(chat)
         origin = replace(chat.origin, thread_id=login.origin.thread_id) if chat.is_private else chat.origin
         with contextlib.suppress(McpAuthError):
@@ -61,7 +61,7 @@ class LoginActions:
             with contextlib.suppress(McpAuthError):
                 await self._context.prompt_messages.add_message(login.id, await chat.send(card), chat)
         except McpAuthError as error:
-            # `PromptMessages` shows a failed login. An error that leaves it waiting is shown here.
+            # `PromptMessages` shows a failed login. Show the error here only if the login still waits.
             current_login = await run_file_work(self._context.service.login, login.id)
             if not current_login.is_over:
                 await chat.send(self._context.renderer.error_card(title, error))
@@ -71,7 +71,7 @@ class LoginActions:
             await chat.send(Card(messages.connections_title, paragraphs=(messages.delete_failed,)))
 
     async def refuse_wrong_address(self, login: Login, event: IncomingEvent, chat: Chat) -> None:
-        """Say that an address is the provider's own. It has no code: it stays, and counts as no attempt."""
+        """Say that the address is a page of the provider. It has no code: do not delete or count it."""
         title = self._context.messages.answer_refused_title.format(server=display_name(login.key.server_name))
         try:
             refuse_wrong_address(event.text, login.request)
@@ -200,9 +200,9 @@ class LoginActions:
         await chat.send(Card(messages.unmatched_answer_title, paragraphs=paragraphs, tone="bad"))
 
     async def _connected_server(self, event: IncomingEvent, chat: Chat) -> str | None:
-        """Return the server whose completed login of this user the answer belongs to; None if there is none.
+        """Return the server of this user's completed login that the answer belongs to, or None.
 
-        The record of a completed login has no state. Its redirect URI is enough: the connection works.
+        The record of a completed login has no state, so compare only the redirect URI.
         """
         with contextlib.suppress(McpAuthError):
             for login in reversed(await self._context.logins()):
@@ -216,7 +216,7 @@ class LoginActions:
         return None
 
     async def show_login(self, login_id: str, event: IncomingEvent, chat: Chat) -> None:
-        """Show a login that started where the bot could not show it; raises ChatError, StoreError."""
+        """Show a login that the bot could not show when it started; raises ChatError, StoreError."""
         messages = self._context.messages
         login = next((login for login in await self._context.logins() if login.id == login_id), None)
         if login is None or login.status != "waiting":

@@ -26,7 +26,7 @@ class LoginStarter:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._start_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        # When starts of each user failed (epoch seconds). No record of a login counts these.
+        # By user: when starts failed (epoch seconds). A failed start leaves no login record to count.
         self._failed_starts: dict[str, deque[float]] = {}
 
     async def start_login(

@@ -79,7 +79,7 @@ class PromptMessages:
         self._shown_cards: dict[str, Card] = {}
         self._chats: dict[str, Chat] = {}
         self._contexts: dict[str, PromptContext] = {}
-        # The number of messages that users wrote in each chat, by chat id, and what it was at each prompt.
+        # By chat id: how many messages users wrote there. By login id: that number when the prompt was sent.
         self._written_counts: dict[str, int] = {}
         self._counts_at_prompt: dict[str, int] = {}
         self._update_tasks: dict[str, asyncio.Task[None]] = {}
@@ -111,7 +111,7 @@ class PromptMessages:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def call_before_messages(self, callback: Callable[[], Awaitable[None]]) -> None:
-        """Await this before a login is shown or its message changes, for example to read the logins."""
+        """Register a callback to await before a login is shown or updated, for example to read the logins."""
         self._before_message = callback
 
     def wake(self) -> None:
@@ -280,7 +280,7 @@ class PromptMessages:
             await self._on_connected(login, connection)
 
     async def _try_notify(self, login: Login, chat: Chat, card: Card) -> bool:
-        """Send a success that could go unnoticed as a new message; return False if it was not sent."""
+        """Send the card as a new message if the user could miss an edit; return False if it was not sent."""
         if not self._should_notify(login, chat):
             return False
         try:
@@ -291,7 +291,7 @@ class PromptMessages:
         return True
 
     def _should_notify(self, login: Login, chat: Chat) -> bool:
-        """Return True if an edit of the prompt could go unnoticed: it is out of view, or unexpected."""
+        """Return True if the user could miss an edit of the prompt: it is out of view, or unexpected."""
         if not self._context_of(login).is_started_here:
             return True
         written_count = self._written_counts.get(chat.origin.chat_id, 0)

@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 
 
 class PeopleActions:
-    """Runs the requests of strangers and administrators about who may use the bot."""
+    """Handles the requests of strangers and administrators about access to the bot."""
 
     def __init__(self, context: Context, admission: Admission) -> None:
         self._context = context
         self._admission = admission
 
     async def handle(self, event: IncomingEvent, chat: Chat) -> bool:
-        """Handle a private message about who may use the bot; return False if it is another message.
+        """Handle a private message about access to the bot; return False for any other message.
 
         Raises ChatError, StoreError.
         """
@@ -53,7 +53,7 @@ class PeopleActions:
         return False
 
     async def revoke(self, user_id: str, event: IncomingEvent, chat: Chat) -> None:
-        """Remove an admitted user, and show who is left; raises ChatError, StoreError."""
+        """Remove an admitted user, and show the remaining ones; raises ChatError, StoreError."""
         if not self._admission.is_admin(event.sender):
             await self._context.reply_text(chat, event, self._context.messages.admins_only)
             return

@@ -50,7 +50,7 @@ class _LoginNeed:
 
 
 class _SessionNeeds:
-    """Which sessions need a login. Reads only the connections that have changed since the last update."""
+    """The sessions that need a login. `update` reads only the connections that have changed."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -64,7 +64,7 @@ class _SessionNeeds:
         self.needs: dict[CredentialKey, _LoginNeed] = {}
 
     def update(self, now: float) -> None:
-        """Read what has changed, and check what is due (`now` in epoch seconds).
+        """Read the connections that changed; check these and those that are due (`now`: epoch seconds).
 
         Raises ConfigError, StoreError. Reads files: do not call it on the event loop.
         """

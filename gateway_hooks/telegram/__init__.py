@@ -13,7 +13,7 @@
     application.run_polling()
 
 The agent's handler needs `block=False` (or the application `concurrent_updates(True)`): by default the
-library processes one update after the other, and the answer that the call waits for is one of them.
+library processes one update after the other, and the call waits for an answer that is a later update.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Clock, Origin, Owne
 TelegramApplication = Application[Any, Any, Any, Any, Any, Any]
 HandlerContext = CallbackContext[Any, Any, Any, Any]
 
-# Before the application's own handlers, which must not receive codes.
+# This group runs before the application's own handlers, which must not receive codes.
 HANDLER_GROUP = -1000
 # How often the dispatcher checks whether the application has stopped.
 STOP_CHECK_SECONDS = 0.2
@@ -104,7 +104,7 @@ class TelegramPlatform:
         return TelegramChat(self._bot, self._api_calls, origin, is_private=True)
 
     async def fetch_sender(self, user_id: str) -> Sender:
-        """Return a user as in an event of theirs."""
+        """Return the sender that an event of this user has."""
         return Sender(user_id)
 
     def deep_link(self, payload: str) -> str | None:
@@ -161,10 +161,10 @@ class TelegramLogins:
         Create this object before you build the application, so that no log record shows the bot token or a
         code. `clock` returns epoch seconds. `sleep` waits when Telegram limits the rate of calls.
         `command_prefix` precedes each command's name: "/", or for example "/mcp_", if the application has a
-        /connect of its own. With `answers_all`, the bot also answers the messages that concern no login: for
-        a bot with no other job.
+        /connect of its own. With `answers_all`, the bot also answers the messages that concern no login: set
+        it for a bot with no other job.
 
-        Raises ValueError for a prefix that Telegram allows in no command.
+        Raises ValueError if Telegram does not allow the prefix in a command.
         """
         if not re.fullmatch(r"/[a-z0-9_]{0,20}", command_prefix):
             raise ValueError('command_prefix is "/" and at most 20 of a-z, 0-9 and _, such as "/mcp_".')
@@ -245,8 +245,9 @@ class TelegramLogins:
     def prompt_in(self, update: Update, wait_seconds: float = MAX_LOGIN_SECONDS) -> Generator[None]:
         """Let calls inside the block ask the sender of the update in private if a login is needed.
 
-        A call waits `wait_seconds`, then raises AuthorizationRequired. If no user sent the update, calls ask
-        no one. Raises RuntimeError in a handler that blocks the application: it could never get the answer.
+        A call waits `wait_seconds`, then raises AuthorizationRequired. If no user sent the update, calls
+        prompt no user. Raises RuntimeError in a handler that blocks the application: the application could
+        not fetch the answer.
         """
         application, platform, dispatcher = self._installed
         _refuse_blocking_handler(application)
@@ -264,7 +265,7 @@ class TelegramLogins:
         Raises ServerNotFound, ConfigError, and ValueError if no user sent the update.
         """
         _, platform, dispatcher = self._installed
-        # Not `update.effective_user`: it can be a shared id of all who write in a group's name.
+        # `update.effective_user` can be an id that all users share who write in a group's name.
         sender_and_chat = platform.sender_and_chat(update)
         if sender_and_chat is None:
             raise ValueError("No user sent this update.")
@@ -307,7 +308,7 @@ class TelegramLogins:
     def _start_task(
         self, application: TelegramApplication, coroutine: Coroutine[Any, Any, None]
     ) -> asyncio.Task[None]:
-        """Run a coroutine concurrently with later updates. A stopping application waits for it."""
+        """Run a coroutine concurrently with later updates. The application waits for it when it stops."""
         if application.running:
             # Do not pass the update: an error handler may print it with the code.
             return application.create_task(coroutine)
@@ -375,7 +376,7 @@ def _refuse_command_clash(application: TelegramApplication, command_prefix: str)
 
 
 def _refuse_blocking_handler(application: TelegramApplication) -> None:
-    """Raise RuntimeError in the task that fetches updates: the answer to a login is one of them."""
+    """Raise RuntimeError in the task that fetches updates: it must stay free to fetch the user's answer."""
     try:
         task = asyncio.current_task()
     except RuntimeError:

@@ -23,8 +23,8 @@ Sleep = Callable[[float], Awaitable[None]]
 # The longest total wait of one call. `PromptMessages` retries later.
 MAX_WAIT_SECONDS = 60.0
 MAX_TRIES = 3
-# Enough for Telegram's limit of about 30 messages per second. More concurrent calls would only
-# take longer each.
+# Enough for Telegram's limit of about 30 messages per second. With more concurrent calls, each call
+# would only take longer.
 MAX_CONCURRENT_CALLS = 8
 _UNREACHABLE_CHAT = re.compile(
     r"(?i)chat not found|user not found|peer_id_invalid|have no rights to send|not enough rights to send"
@@ -40,7 +40,7 @@ class ApiCalls:
         self._chat_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def call_in_order(self, chat_id: str, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a call after the earlier calls of this chat; otherwise as `call_now`."""
+        """Make a call as `call_now` does, but after the earlier calls of this chat."""
         lock = self._chat_locks.setdefault(chat_id, asyncio.Lock())
 
         async def call_with_slot() -> T:

@@ -153,7 +153,7 @@ class TelegramChat:
                 link_preview_options=NO_PREVIEW,
                 reply_markup=rendered.keyboard,
                 message_thread_id=thread_id,
-                # No forwarding: a later edit may add the authorization URL, which only this user may open.
+                # Forbid forwarding: a later edit may add the authorization URL, which is for this user only.
                 protect_content=self._is_private,
             )
 
@@ -229,7 +229,7 @@ class TelegramChat:
 
 
 class BusinessChat(TelegramChat):
-    """A chat of a business account with a third party, which the bot reads through a connection.
+    """A chat between a business account and a third party, which the bot reads for the account.
 
     The bot sends its messages to the sender's private chat. A message in this chat would appear to come from
     the account's owner.

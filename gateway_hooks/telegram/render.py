@@ -30,7 +30,7 @@ _AUTOLINKED_TEXT = re.compile(
     r"\w\.\w|\w://|(?<!\w)[@#$]\w|(?<!\w)/(?!(?:[a-z0-9_]{0,20}_)?(?:connect|connections|disconnect|mcpauth)(?!\w))\w"
 )
 _TRAILING_PUNCTUATION = ".,:;!?)"
-# Clients make phone numbers and card numbers tappable. A date and a time of day have no such form.
+# Clients make phone numbers and card numbers tappable. The pattern matches no date and no time of day.
 _TAPPABLE_NUMBER = re.compile(
     r"(?<![\w.:])\+?(?!\d{4}-\d\d-\d\d\b)\(?\d(?:[ ().\-\u2010-\u2013\u00a0\u202f/]{0,3}\d){6,}(?!\w)"
 )

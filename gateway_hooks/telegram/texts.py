@@ -14,7 +14,7 @@ from telegram import Bot, Chat, ChatFullInfo, Message, TelegramObject, Update, U
 
 from gateway_hooks.dialog.code_detection import MAX_SEARCHED_CHARS, SEPARATOR, may_contain_code
 
-# The Bot API generates these values; no user writes them.
+# Values that the Bot API generates, and names of users: no parts of a message's text.
 _MACHINE_FIELDS = frozenset(
     {
         "file_id",
@@ -33,7 +33,7 @@ _MACHINE_FIELDS = frozenset(
         "sender_user_name",
     }
 )
-# Messages of others that the update shows along with the sender's message.
+# Fields with other users' messages, which the update shows along with the sender's message.
 _QUOTED_FIELDS = frozenset(
     {"reply_to_message", "external_reply", "quote", "pinned_message", "reply_to_story"}
 )

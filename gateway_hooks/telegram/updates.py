@@ -1,7 +1,7 @@
 """Parse Telegram updates into events, with their sender and chat. Pure.
 
-Only users whom Telegram identifies can act: not channels, not bots, not anonymous administrators who write in
-the name of a group. All other updates are only searched for codes.
+Only users that Telegram identifies can use the bot: not channels, not bots, not anonymous administrators who
+write in the name of a group. All other updates are only searched for codes.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _with_texts(
 
 def _parse_press(query: CallbackQuery, bot_id: str) -> ParsedUpdate | None:
     message = query.message
-    # The data is no string if the application uses arbitrary callback data.
+    # The data is not a string if the application uses arbitrary callback data.
     if message is None or not isinstance(query.data, str) or query.from_user.is_bot:
         return None
     sender = Sender(str(query.from_user.id))

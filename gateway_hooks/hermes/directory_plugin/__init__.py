@@ -1,6 +1,6 @@
 """The plugin as a folder: HERMES_HOME/plugins/mcp-auth-remote, with the package in its folder `lib`.
 
-For a Hermes whose environment cannot be changed, or is replaced by each update (docs/hermes.md).
+Use it if the environment of Hermes cannot be changed, or if each update replaces it (docs/hermes.md).
 """
 
 import sys
