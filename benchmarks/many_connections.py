@@ -34,7 +34,7 @@ for path in pathlib.Path(sys.argv[1]).rglob("*.json"):
 
 
 def measure_figures(scale: Scale) -> list[Figure]:
-    """Measure both, each beside the least that must be done: open each file, or `stat` each folder."""
+    """Measure both, each with its floor: open each file, or `stat` each folder."""
     count = scale.choose_size(CONNECTION_COUNT, 20)
     many_servers = scale.choose_size(MANY_SERVERS, 5)
     figures: list[Figure] = []
@@ -132,7 +132,7 @@ def _pass_measures(home: Path, runner: asyncio.Runner) -> dict[str, Measure]:
                 entry.stat(follow_symlinks=False)
 
     reminders = dispatcher.reminders
-    # A change in the last moments is read again by the next pass.
+    # The next pass reads a very recent change again: wait until no change is recent.
     time.sleep(0.1)
     runner.run(reminders.check_sessions())
     return {
@@ -151,7 +151,7 @@ def _cpu_milliseconds_measure(work: Callable[[], None]) -> Measure:
 
 
 def _goal_ratio(goal: float, floor: float) -> float:
-    """Return a goal that is a time as the ratio to the floor that was measured beside it."""
+    """Return the ratio of a goal to the measured floor; both are times in the same unit."""
     return goal / floor
 
 

@@ -61,8 +61,12 @@ class ErrorTrackers:
 
     def spellings(self) -> list[str]:
         """Return every secret verbatim, percent-encoded, and as a part of base64."""
-        secrets = [each for each in [*self.secrets, *self.extra_secrets] if len(each) >= MIN_SECRET_CHARS]
-        spellings = {spelling for each in secrets for spelling in (each, quote(each, ""), quote_plus(each))}
+        secrets = [
+            secret for secret in [*self.secrets, *self.extra_secrets] if len(secret) >= MIN_SECRET_CHARS
+        ]
+        spellings = {
+            spelling for secret in secrets for spelling in (secret, quote(secret, ""), quote_plus(secret))
+        }
         for secret in secrets:
             for prefix_bytes in range(3):
                 # Preceding bytes shift the encoding; the characters at both ends depend on their neighbours.

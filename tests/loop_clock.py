@@ -53,7 +53,7 @@ def loop_clock(monkeypatch: pytest.MonkeyPatch) -> LoopClock:
 async def await_with_time_passing(
     awaitable: Awaitable[object], is_ready: Callable[[], bool], loop_clock: LoopClock
 ) -> object:
-    """Start a call, advance by 21 seconds when `ready` returns true, and return the call's result."""
+    """Start a call, advance by 21 seconds when `is_ready` returns true, and return the call's result."""
     task = asyncio.ensure_future(awaitable)
     for _ in range(4000):
         if is_ready() or task.done():

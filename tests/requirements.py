@@ -106,7 +106,7 @@ REQUIREMENTS = (
     Requirement("registered-uri", "A login uses the redirect URI that its client registered.", "quirk 18"),
     Requirement(
         "stale-client",
-        "If the server has deleted a client, the error is invalid_client, and a new one registers.",
+        "If the server has deleted a client, the error is invalid_client; a login registers a new one.",
         "quirk 19",
     ),
     Requirement(

@@ -50,7 +50,7 @@ def start_process(
 
 
 def prints_wait_message(process: subprocess.Popen[str], seconds: int) -> bool:
-    """Return whether the process prints what it waits for. On a busy machine, its limit may be 20 s lower."""
+    """Return whether the process says how long it waits: `seconds`, or up to 20 fewer on a busy machine."""
     assert process.stderr is not None
     match = re.fullmatch(WAIT_MESSAGE_PATTERN, process.stderr.readline())
     return match is not None and seconds - 20 < int(match[1]) <= seconds

@@ -91,18 +91,18 @@ def holders() -> Iterator[tuple[str, ast.ClassDef | None, str]]:
 
 @covers("fork-reset")
 def test_every_holder_of_a_lock_a_thread_or_a_future_is_reset_after_a_fork() -> None:
-    found = {name: (node, text) for name, node, text in holders()}
+    holders_by_name = {name: (node, text) for name, node, text in holders()}
     not_reset = {
         name
-        for name, (node, text) in found.items()
+        for name, (node, text) in holders_by_name.items()
         if node is None
         or not any(isinstance(item, ast.FunctionDef) and item.name == "reset_in_child" for item in node.body)
         or "reset_after_fork(self)" not in text
     }
     assert not_reset - NOT_RESET.keys() == set()
-    # The list contains no class that has gone.
-    assert NOT_RESET.keys() <= found.keys()
-    assert len(found) - len(not_reset) >= 7
+    # The list contains no class that no longer exists.
+    assert NOT_RESET.keys() <= holders_by_name.keys()
+    assert len(holders_by_name) - len(not_reset) >= 7
 
 
 @covers("fork-reset")

@@ -208,7 +208,7 @@ def test_replaced_frames_keep_no_objects_alive() -> None:
     assert [frame.f_back for frame in frames] == [None] * 4
     assert [frame.f_locals for frame in frames] == [{}] * 4
     # With another value, `executing` (optional in sentry-sdk and IPython) searches the instruction forever.
-    assert [each.tb_lasti for each in traceback_links(error)][-4:] == [0] * 4
+    assert [link.tb_lasti for link in traceback_links(error)][-4:] == [0] * 4
 
 
 def test_long_and_cyclic_error_chains_do_not_hang() -> None:

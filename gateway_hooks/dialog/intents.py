@@ -31,7 +31,7 @@ from hermes_mcp_auth_remote.values import Origin
 
 # A start command with this prefix continues the login with that id; the prefix alone lists connections.
 START_PAYLOAD_PREFIX = "mcp_"
-# A text counts as a code only if it has this length and a digit. Typed words rarely do.
+# A text counts as a code only if it has at least this length and a digit. Typed words rarely do.
 MIN_CODE_CHARS = 20
 _CODE_PARAMETER, _STATE_PARAMETER = (
     re.compile(rf"(?i)(?:^|[?&#\s]|%3f|%26)(?:{names})(?:=|%3d)(?!{PLACEHOLDER})")

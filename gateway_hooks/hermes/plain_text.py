@@ -23,7 +23,7 @@ _AUTOLINKED_TEXT = re.compile(r"\w\.\w|\w://|(?<!\w)[@#]\w")
 
 
 class PlainTextPlatform:
-    """A platform without an adapter here. `find_private_chat_id` maps a user id to a chat id."""
+    """A platform that is reached only through Hermes. `find_private_chat_id` maps a user id to a chat id."""
 
     def __init__(self, adapter_ref: AdapterRef, find_private_chat_id: Callable[[str], str | None]) -> None:
         self._adapter_ref = adapter_ref

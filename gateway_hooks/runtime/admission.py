@@ -180,7 +180,7 @@ class Admission:
         admin_ids = {person.user_id for person in own if person.is_admin}
         admins = base.admins
         if own and admins is None and not base.admin_roles:
-            # Without administrators, every user may change connections. Now only the operator's users may.
+            # Without administrators, every user may change connections, but admitted users must not.
             admins = base.users
         if admin_ids:
             admins = (admins or frozenset()) | admin_ids

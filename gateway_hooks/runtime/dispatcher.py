@@ -161,7 +161,7 @@ class Dispatcher:
     async def handle_intent(
         self, intent: Intent, event: IncomingEvent, chat: Chat, store_error: McpAuthError | None = None
     ) -> None:
-        """Run an intent that the adapter has parsed, if the policy allows its user. Never raises.
+        """Run an intent that the adapter has parsed. The policy must allow its user. Never raises.
 
         `store_error` says why the logins could not be read; the user is told.
         """

@@ -79,7 +79,7 @@ class PromptMessages:
         self._shown_cards: dict[str, Card] = {}
         self._chats: dict[str, Chat] = {}
         self._contexts: dict[str, PromptContext] = {}
-        # By chat id: how many messages users wrote there. By login id: that number when the prompt was sent.
+        # By chat id: how many messages users wrote there. By login id: that number when the prompt was shown.
         self._written_counts: dict[str, int] = {}
         self._counts_at_prompt: dict[str, int] = {}
         self._update_tasks: dict[str, asyncio.Task[None]] = {}

@@ -74,7 +74,7 @@ class Reply:
         await self._writer.drain()
 
     async def event(self, message: Mapping[str, Any] | None, event_id: str | None = None) -> None:
-        """Send an event; without a message one that only has an id."""
+        """Send an event; without a message, the event has only an id."""
         lines = [] if event_id is None else [f"id: {event_id}"]
         lines.append(f"data: {json.dumps(message)}" if message is not None else "data:")
         await self.write("\n".join([*lines, "", ""]).encode())

@@ -244,7 +244,7 @@ if {approves}:
 
 
 def read_pages(record: Path, count: int) -> list[str]:
-    """Wait until the browser has opened so many pages."""
+    """Wait until the browser has opened `count` pages."""
     deadline = time.monotonic() + 20
     while not record.exists() or len(record.read_text().splitlines()) < count:
         assert time.monotonic() < deadline

@@ -203,7 +203,7 @@ async def test_a_server_that_restarts_between_calls_answers_the_next_call() -> N
         await stack.enter_async_context(serve(second, port))
         assert (await response)["result"]["echo"] == {"name": "x"}
     called = ["tools/call", "initialize", "notifications/initialized", "tools/call"]
-    assert [each.rpc_method for each in second.requests if each.method == "POST"] == called
+    assert [request.rpc_method for request in second.requests if request.method == "POST"] == called
 
 
 @covers("bridge-transports")
@@ -237,7 +237,7 @@ async def test_requests_of_2026_07_28_carry_metadata_and_end_with_their_stream()
     assert headers["server/discover"]["mcp-method"] == "server/discover"
     assert headers["tools/call"]["mcp-name"] == f"=?base64?{base64.b64encode('é'.encode()).decode()}?="
     assert headers["resources/read"]["mcp-name"] == "file:///a"
-    assert {each["mcp-protocol-version"] for each in headers.values()} == {"2026-07-28"}
+    assert {request_headers["mcp-protocol-version"] for request_headers in headers.values()} == {"2026-07-28"}
 
 
 @run_in_loop

@@ -50,8 +50,8 @@ class DemoChat(ABC):
     def press_button(self, number: int) -> tuple[str, bool]:
         """Press a button of `button_labels`, counted from 1.
 
-        Return its label, and True if it is a link, which nobody presses for the user. Raise LookupError if
-        there is no such button.
+        Return its label, and True if it is a link, which the demo does not open. Raise LookupError if there
+        is no such button.
         """
 
     @abstractmethod
@@ -82,7 +82,7 @@ class DemoChat(ABC):
         raise AssertionError(f"The condition did not become true:\n{self.transcript()}")
 
     def wait_for_change(self, shown_lines: list[str]) -> None:
-        """Wait until the transcript differs from these lines, or CHANGE_SECONDS: not every action shows."""
+        """Wait until the transcript differs from these lines, at most CHANGE_SECONDS."""
         deadline = time.monotonic() + CHANGE_SECONDS
         while self.transcript().splitlines() == shown_lines and time.monotonic() < deadline:
             time.sleep(0.05)

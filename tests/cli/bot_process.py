@@ -50,8 +50,10 @@ def wait_for_message(api: BotApi, user: User, title: str) -> Message:
     """Wait until a message of the bot has a title that starts with `title`; return the newest one."""
 
     def find_message() -> Message | None:
-        bot_messages = (each for each in reversed(api.messages(user)) if each.is_from_bot)
-        return next((each for each in bot_messages if without_mark(each.text).startswith(title)), None)
+        bot_messages = (message for message in reversed(api.messages(user)) if message.is_from_bot)
+        return next(
+            (message for message in bot_messages if without_mark(message.text).startswith(title)), None
+        )
 
     message = api.wait(find_message)
     assert message is not None
@@ -68,7 +70,9 @@ def send_and_wait_for_reply(api: BotApi, user: User, text: str) -> Message:
     sent = api.say(user, text)
 
     def find_reply() -> Message | None:
-        return next((each for each in api.messages(user) if each.is_from_bot and each.id > sent.id), None)
+        return next(
+            (message for message in api.messages(user) if message.is_from_bot and message.id > sent.id), None
+        )
 
     message = api.wait(find_reply)
     assert message is not None

@@ -171,7 +171,7 @@ def test_a_malformed_token_response_fails_the_login_and_keeps_the_credentials(cl
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "expected_text"),
     [
         ("mcp_servers: [", "not valid YAML"),
         ("mcp_servers:\n  demo:\n    url: https://a.example\n  demo:\n    url: https://b.example\n", "twice"),
@@ -187,8 +187,10 @@ def test_a_malformed_token_response_fails_the_login_and_keeps_the_credentials(cl
     ],
 )
 @pytest.mark.parametrize("verb", ["login", "token", "logout"])
-def test_an_invalid_configuration_is_explained(cli: Cli, verb: str, config: str | None, said: str) -> None:
-    if verb != "login" and said not in {"twice", "stdio"}:
+def test_an_invalid_configuration_is_explained(
+    cli: Cli, verb: str, config: str | None, expected_text: str
+) -> None:
+    if verb != "login" and expected_text not in {"twice", "stdio"}:
         return
     if config is None:
         (cli.home / "config.yaml").unlink()
@@ -196,7 +198,7 @@ def test_an_invalid_configuration_is_explained(cli: Cli, verb: str, config: str 
         cli.write_config(config)
     result = cli.run(verb, "demo")
     assert result.exit_code == 3
-    assert said in " ".join(result.err.split())
+    assert expected_text in " ".join(result.err.split())
     assert "pass-word" not in result.err
     assert result.out == ""
 

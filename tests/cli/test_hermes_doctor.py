@@ -1,4 +1,4 @@
-"""`doctor --hermes`: each thing that may be wrong with an installation, and the one remedy."""
+"""`doctor --hermes`: each fault that an installation may have, and its remedy."""
 
 from __future__ import annotations
 

@@ -172,12 +172,12 @@ def test_an_owner_has_separate_credentials(cli: Cli, demo: Demo) -> None:
     assert result.exit_code == 0
     assert result.out.strip() in demo.authorization_server.minted_secrets
     all_events = cli.run("status", "--json").events
-    assert [(each["owner"], each["state"]) for each in all_events] == [
+    assert [(event["owner"], event["state"]) for event in all_events] == [
         (None, "not_connected"),
         ("telegram:42", "connected"),
     ]
     owner_events = cli.run("status", "--owner", "telegram:42", "--json").events
-    assert [(each["owner"], each["state"]) for each in owner_events] == [("telegram:42", "connected")]
+    assert [(event["owner"], event["state"]) for event in owner_events] == [("telegram:42", "connected")]
     unknown_owner = cli.run("status", "demo", "--owner", "telegram:43")
     assert "hermes-mcp-auth login demo --owner telegram:43" in unknown_owner.out
 

@@ -84,8 +84,8 @@ def test_logout_of_all_deletes_every_login_without_a_question(cli: Cli, demo: De
     logins = log_in_several_owners(cli, demo)
     result = cli.run("logout", "--all", "--json")
     assert result.exit_code == 0
-    assert [(each["server"], each["owner"], each["revoked"]) for each in result.events] == [
-        (*each, True) for each in logins
+    assert [(event["server"], event["owner"], event["revoked"]) for event in result.events] == [
+        (*login_row, True) for login_row in logins
     ]
     assert demo.authorization_server.count_requests("revocation") == 6
     assert cli.credential_files() == {}

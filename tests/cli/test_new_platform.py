@@ -142,7 +142,7 @@ def test_a_platform_with_other_ids_works_from_configuration_to_status(
             wire.wait_for(ADA, "demo: connected")
             assert login.wait(60) == 0
     events = [json.loads(line) for line in run(cli, "status", "--json").stdout.splitlines()]
-    assert [(each["owner"], each["state"]) for each in events[:-1]] == [
+    assert [(event["owner"], event["state"]) for event in events[:-1]] == [
         (None, "not_connected"),
         (f"{WIRE.name}:{ADA}", "connected"),
     ]

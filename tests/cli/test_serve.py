@@ -98,10 +98,10 @@ def test_the_configuration_sets_users_owners_and_the_device_flow(cli: Cli, demo:
         api.say(anna, "/connect demo")
         prompt = wait_for_message(api, anna, "Connect demo")
         assert "/authorize" in login_url(prompt)
-        assert "Use a code instead" not in [each.text for each in prompt.buttons]
+        assert "Use a code instead" not in [button.text for button in prompt.buttons]
         api.say(anna, approve(login_url(prompt)))
         wait_for_message(api, anna, "demo: connected")
-    owners = [(each["owner"], each["state"]) for each in cli.run("status", "--json").events[:-1]]
+    owners = [(event["owner"], event["state"]) for event in cli.run("status", "--json").events[:-1]]
     assert owners == [(None, "not_connected"), ("telegram:7", "connected")]
 
 
@@ -260,13 +260,13 @@ def test_the_pairing_code_on_the_terminal_makes_the_first_administrator(cli: Cli
     env = cli.environ({"TELEGRAM_BOT_TOKEN": api.token})
     with open_terminal(command, env=env, columns=200) as screen:
         text = screen.wait_for("becomes its administrator")
-        found = re.search(rf"https://t\.me/{api.bot.username}\?start=(pair_\w+)", text)
-        assert found is not None
-        api.say(anna, f"/start {found[1]}")
+        link = re.search(rf"https://t\.me/{api.bot.username}\?start=(pair_\w+)", text)
+        assert link is not None
+        api.say(anna, f"/start {link[1]}")
         wait_for_message(api, anna, "You are an administrator of this bot")
         screen.press("C-c")
         assert screen.wait_for_exit() == 0
-    # The list is kept: now nobody else can pair.
+    # The list of users is stored, so no other user can pair.
     with open_terminal(command, env=env, columns=200) as screen:
         assert "No user may use it yet" not in screen.wait_for("is running")
         screen.press("C-c")
@@ -360,8 +360,10 @@ def test_options_add_users_to_the_configured_lists() -> None:
 def test_no_option_takes_a_token() -> None:
     from hermes_mcp_auth_remote.cli.arguments import build_parser
 
-    verbs = next(each for each in build_parser()._actions if isinstance(each, argparse._SubParsersAction))
-    options = {option for each in verbs.choices["serve"]._actions for option in each.option_strings}
+    verbs = next(
+        action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)
+    )
+    options = {option for action in verbs.choices["serve"]._actions for option in action.option_strings}
     assert {option for option in options if "token" in option} == {
         "--telegram-token-file",
         "--discord-token-file",

@@ -205,7 +205,7 @@ def test_a_waiting_login_is_listed_with_its_finish_command_without_its_url(cli: 
     other_url = demo.mcp_url.replace("/mcp", "/other/mcp")
     cli.run("login", "other", "--url", other_url, "--owner", "telegram:42", "--no-wait", "--json")
     result = cli.run("status", "--json")
-    assert [(each["server"], each["owner"], each["state"]) for each in result.events] == [
+    assert [(event["server"], event["owner"], event["state"]) for event in result.events] == [
         ("demo", None, "not_connected"),
         ("other", "telegram:42", "not_connected"),
     ]
@@ -214,7 +214,7 @@ def test_a_waiting_login_is_listed_with_its_finish_command_without_its_url(cli: 
     assert f"hermes-mcp-auth login --finish {event['login_id']}" in text
     assert "✗ other (telegram:42): not connected\n  Waiting  a login waits until" in text
     assert "/authorize" not in text + result.out
-    assert [each["server"] for each in cli.run("status", "--json", "--owner", "telegram:42").events] == [
+    assert [event["server"] for event in cli.run("status", "--json", "--owner", "telegram:42").events] == [
         "demo",
         "other",
     ]
@@ -222,17 +222,17 @@ def test_a_waiting_login_is_listed_with_its_finish_command_without_its_url(cli: 
 
 @covers("operators-choice")
 @pytest.mark.parametrize(
-    ("owners", "said"),
+    ("owners", "expected_text"),
     [
         ("shared", "all users of a bot share the operator's tokens"),
         ("per_user", "each user has their own tokens"),
     ],
 )
-def test_the_owners_setting_of_chats_is_shown(cli: Cli, demo: Demo, owners: str, said: str) -> None:
+def test_the_owners_setting_of_chats_is_shown(cli: Cli, demo: Demo, owners: str, expected_text: str) -> None:
     log_in(cli, demo)
     assert "chats" not in cli.run("status").out.lower() + cli.run("status", "--json").out
     cli.write_config(json.dumps({"mcp_auth_chats": {"owners": owners, "telegram": {"allow": [7]}}}))
-    assert said in " ".join(cli.run("status").out.split())
+    assert expected_text in " ".join(cli.run("status").out.split())
     assert cli.run("status", "--json").events[-1] == {"chats": {"owners": owners}}
 
 

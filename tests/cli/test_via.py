@@ -175,9 +175,11 @@ def test_an_ended_session_causes_one_message_across_bot_restarts(cli: Cli, demo:
     for _ in range(2):
         with run_bot_process(cli, api, "--allow", "7"):
             send_and_wait_for_reply(api, anna, "/connections")
-    reminders = [each for each in api.messages(anna) if without_mark(each.text).startswith("demo: a login")]
+    reminders = [
+        message for message in api.messages(anna) if without_mark(message.text).startswith("demo: a login")
+    ]
     assert len(reminders) == 1
-    assert [each.text for each in reminders[0].buttons] == ["Log in again"]
+    assert [button.text for button in reminders[0].buttons] == ["Log in again"]
     with run_bot_process(cli, api, "--allow", "7"):
         api.press(anna, reminders[0], "Log in again")
         prompt = wait_for_message(api, anna, "Connect demo")

@@ -180,8 +180,16 @@ async def accept_elicitation(
     content: dict[str, Any] = {}
     if isinstance(params, types.ElicitRequestFormParams):
         properties: dict[str, Any] = params.requested_schema.get("properties", {})
-        content = {name: each["default"] for name, each in properties.items() if "default" in each}
-        content |= {name: True for name, each in properties.items() if each == {"type": "boolean"}}
+        content = {
+            name: property_schema["default"]
+            for name, property_schema in properties.items()
+            if "default" in property_schema
+        }
+        content |= {
+            name: True
+            for name, property_schema in properties.items()
+            if property_schema == {"type": "boolean"}
+        }
     return types.ElicitResult(action="accept", content=content)
 
 

@@ -79,7 +79,7 @@ def test_the_pairing_code_ends_after_ten_minutes_and_after_five_wrong_tries(
         assert not admission.redeem(CODES[-1], f"user {number}")
     assert not admission.redeem(code, "ada")
     code = admission.start_pairing()
-    # A text that is no code is no try.
+    # A text that does not look like a code does not count as a try.
     for _ in range(10):
         assert not admission.redeem("good morning", "ada")
     assert admission.redeem(code.lower(), "ada")

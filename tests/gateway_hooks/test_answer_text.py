@@ -1,4 +1,4 @@
-"""Answers that a client has split, doubled or soiled: repaired, or the user is asked. No login is burnt."""
+"""Split, doubled or damaged answers: the bot repairs them or asks the user again. No login fails."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_an_address_in_two_messages_is_one_answer(
     middle = answer.index(cut_at) + len(cut_at) + 3
     parts = [answer[:middle], answer[middle:]]
     if cut_at == "code=":
-        # A client that splits at its limit: the first part looks whole, with a shorter code.
+        # A client splits at its limit: the first part looks like a complete address with a shorter code.
         filler = "x" * (4096 - len(with_code_last(answer)) + 4)
         long_answer = with_code_last(answer).replace("?", f"?session_state={filler}&")
         parts = [long_answer[:4096], long_answer[4096:]]

@@ -196,15 +196,15 @@ HOSTILE_ERROR = (
 def test_server_text_has_no_command_or_link_on_telegram() -> None:
     rendered = render_card(Card("t", paragraphs=(HOSTILE_ERROR, "Begin with /connect.")))
     code_texts = [
-        rendered.text.encode("utf-16-le")[2 * each.offset : 2 * (each.offset + each.length)].decode(
+        rendered.text.encode("utf-16-le")[2 * entity.offset : 2 * (entity.offset + entity.length)].decode(
             "utf-16-le"
         )
-        for each in rendered.entities
-        if each.type == "code"
+        for entity in rendered.entities
+        if entity.type == "code"
     ]
     for word in ("/approve", "tg://resolve", "https://b.example"):
-        assert any(word in each for each in code_texts), word
-    assert not any("/connect" in each for each in code_texts)
+        assert any(word in text for text in code_texts), word
+    assert not any("/connect" in text for text in code_texts)
 
 
 @covers("chat-harmless")

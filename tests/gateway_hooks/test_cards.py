@@ -119,9 +119,9 @@ def test_cards_are_printable_short_and_complete_for_any_names(
     now = login.started_at + elapsed_seconds
     for card in possible_cards(login, connection, renderer, now, hostile_text):
         for text in card_texts(card):
-            assert all(each.isprintable() or each == "\n" for each in text), text
+            assert all(character.isprintable() or character == "\n" for character in text), text
         assert count_utf16_units(plain_text(card, with_link=False)) <= 4096
-        for button in (each for row in card.buttons for each in row):
+        for button in (row_button for row in card.buttons for row_button in row):
             assert button.label
             assert len(button.label) <= 80
             assert len(button.action.encode()) <= MAX_ACTION_BYTES

@@ -142,7 +142,7 @@ def test_messages_are_judged_without_reading_a_file_on_the_event_loop(
             url = next(word for word in prompt.split() if "code_challenge" in word)
             assert adapter.handle_event(make_event("hello\nhow are you?\nwell?")) is None
             address = await asyncio.to_thread(approve, url)
-            # The lines of a merged message: the login became known before its prompt was sent.
+            # A merged message. The cache has the login, because it was read before the prompt was sent.
             action = adapter.handle_event(make_event(f"here\n{address}\nthat was it"))
             assert action == {"action": "rewrite", "text": "here\nthat was it"}
             await settle(adapter)
@@ -164,7 +164,7 @@ def test_a_message_is_judged_once_and_the_result_is_passed_on(
         return parse(event, *arguments, **options)
 
     async def reject(*_: object) -> None:
-        """Take the place of an action."""
+        """Replace an action that is not under test."""
 
     monkeypatch.setattr(adapter_module, "parse_intent", count)
     monkeypatch.setattr(dispatcher_module, "parse_intent", count)

@@ -148,7 +148,7 @@ def test_a_failed_call_is_repeated_by_the_model_if_a_hook_has_little_time(
     asyncio.run(main())
 
 
-REMOVABLE = sorted(name for name, place in NAMES.items() if place.consequence)
+REMOVABLE = sorted(name for name, hermes_name in NAMES.items() if hermes_name.consequence)
 
 
 @covers("hermes-moved", "hermes-layouts")
@@ -182,11 +182,11 @@ def test_without_one_name_one_line_says_what_is_lost_and_the_rest_works(
             model.queue_steps("Still here.")
             await slack.say("U1", "Are you there?")
             await slack.wait_for("U1", "Still here.")
-            # Said in the one line, and not again.
-            said = [
+            # Only the line at the start reports the missing name.
+            warnings = [
                 record.getMessage() for record in caplog.records if f"no {name} in" in record.getMessage()
             ]
-            assert len(said) == 1
+            assert len(warnings) == 1
 
     asyncio.run(main())
 
@@ -221,7 +221,7 @@ def test_each_name_that_the_plugin_uses_has_its_source() -> None:
 
 
 class RelayingAdapter(PlainTextAdapter):
-    """An adapter of a Hermes that takes the addresses of its own logins."""
+    """An adapter of a Hermes that itself reads the pasted addresses of its own logins."""
 
     def __init__(self, platform: Platform, profile: str = "") -> None:
         super().__init__(platform, profile)
@@ -260,7 +260,7 @@ def test_the_plugin_leaves_hermes_the_addresses_of_its_own_logins(
             count = len(adapter.messages)
             address = "http://127.0.0.1:1/callback?code=a-code-of-hermes&state=of-hermes"
             message_id = await adapter.say("U1", address)
-            # One that reaches the hook, too: Hermes's own handler may come after it.
+            # An address that also reaches the hook: Hermes's own handler may run after the hook.
             other_id = await adapter.say("U1", address.replace("of-hermes", "of-another"))
             await adapter.wait_for("U1", "Understood.")
             assert adapter.taken == [address]

@@ -218,7 +218,7 @@ def test_only_owner_gets_reminder_of_their_session(
     bot = start_bot(policy=policy)
     check_sessions(bot, 3)
     assert titles_for(bot, "ada") == [LOGIN_NEEDED_TITLE]
-    # Bob's session belongs to another platform. The policy no longer lists eve. The shared one has no user.
+    # Bob's session belongs to another platform. The policy no longer lists eve.
     assert titles_for(bot, "bob") == titles_for(bot, "eve") == []
 
 

@@ -49,11 +49,11 @@ def approve_and_track(bot: ChatBot, trackers: ErrorTrackers) -> str:
 
 def check_logged(caplog: pytest.LogCaptureFixture, trackers: ErrorTrackers, kind: str) -> None:
     """Check that the error is logged and sent to the tracker without secrets."""
-    errors = [each for each in caplog.records if each.levelno >= logging.ERROR]
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert errors
-    assert all(kind in each.getMessage() for each in errors)
+    assert all(kind in record.getMessage() for record in errors)
     assert not trackers.contains_secret(caplog.text)
-    assert any(kind in each for each in trackers.transport.sent)
+    assert any(kind in report for report in trackers.transport.sent)
 
 
 @covers("tracebacks-masked")

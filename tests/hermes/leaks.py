@@ -44,14 +44,14 @@ def assert_no_leaks(
     No assertion here contains a secret, because pytest would print it.
     """
     tests = list(tests)
-    codes = {code for each in tests for code in each.codes}
-    tokens = {token for each in tests for token in list(each.minted)}
+    codes = {code for secrets in tests for code in secrets.codes}
+    tokens = {token for secrets in tests for token in list(secrets.minted)}
     assert not any(model.has_ever_received(code) for code in codes), "the model saw a code"
     assert hermes.find_any_in_home(codes) == []
-    for each in tests:
-        if each.exempt_chats is not None:
-            showing_chats = {chat for code in each.codes for chat in chats_showing(code)}
-            assert showing_chats <= each.exempt_chats, "a chat shows a code"
+    for secrets in tests:
+        if secrets.exempt_chats is not None:
+            showing_chats = {chat for code in secrets.codes for chat in chats_showing(code)}
+            assert showing_chats <= secrets.exempt_chats, "a chat shows a code"
     assert not any(model.has_ever_received(token) for token in tokens), "the model saw a token"
     for text, name in (
         (hermes.logs(), "a log"),

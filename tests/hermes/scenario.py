@@ -60,7 +60,7 @@ LAYOUTS = ("0.19", pytest.param("0.21", marks=pytest.mark.xdist_group("hermes-la
 
 @dataclass(slots=True)
 class Scenario:
-    """Anna and Ben on Telegram, whom Hermes admits, and two servers, by default `notes` and `later`."""
+    """Two Telegram users that Hermes admits, Anna and Ben, and two servers (default: `notes`, `later`)."""
 
     api: BotApi
     anna: User

@@ -81,7 +81,7 @@ def test_a_call_of_an_ended_session_waits_for_the_login_and_is_repeated(
         if hermes.shared.hermes.layout == "0.19":
             scenario.model.queue_steps(whoami, "You are Ada again.")
         else:
-            # A hook has 30 seconds there: the model is told to call the tool that waits.
+            # In 0.21, a hook has only 30 seconds, so it tells the model to call the tool that waits.
             connect = ToolCall("connect_mcp_server", {"server": scenario.notes})
             scenario.model.queue_steps(whoami, connect, whoami, "You are Ada again.")
         scenario.api.say(scenario.anna, "Who am I?")

@@ -76,7 +76,7 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoPlatformSc
             telegram.start(person)
         ada = discord.add_user("ada")
         guild = discord.add_guild("Home", [ada], channels=["general"])
-        # Sent before the gateway runs: Hermes reads earlier messages of a channel that mentions it.
+        # These are sent before the gateway runs: Hermes reads earlier messages of a channel that mentions it.
         for text in (f"My page is {UNEXPECTED_REDIRECT}", "That is what I saw."):
             discord.say(ada, guild.channel("general"), text)
         with run_gateway(

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.hermes, pytest.mark.xdist_group("hermes-discord")]
 
 PASTE_LABEL = "Paste the address"
 ADDRESS_LABEL = "The address your browser ended on"
-# Including the operator. Hermes reads its list of users when it starts.
+# The number includes the operator. Hermes reads its list of users when it starts.
 USER_COUNT = 20
 
 

@@ -183,7 +183,7 @@ def test_quirk_48_junk_behind_the_state_is_removed(junk: str) -> None:
 @pytest.mark.parametrize("wrap", ["{}", '"{}"', "{}\nthat is it", "{}\n$"])
 def test_quirk_40_an_address_that_a_window_wrapped_is_joined(width: int, wrap: str) -> None:
     if width == 57:
-        # An unusual width shows itself in two equal lines.
+        # Two lines of equal length reveal an unusual width.
         long_code = f"{CODE_LAST}-and-{'more' * 10}"
         expected = f"{CODE}-and-{'more' * 10}"
     else:

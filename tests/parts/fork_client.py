@@ -38,7 +38,7 @@ def start_fork_server(modules: tuple[str, ...]) -> str:
     """Start a fork server that imports these modules, once; return the path of its socket."""
     folder = tempfile.TemporaryDirectory(prefix="mcp-auth-warm-")
     path = str(Path(folder.name, "socket"))
-    # The server stops when this pipe closes, and so whenever this process ends.
+    # The server stops when this pipe closes, at the latest at the end of this process.
     read_end, write_end = os.pipe()
     process = subprocess.Popen(
         [sys.executable, SERVER, path, *modules], stdin=read_end, stdout=subprocess.PIPE, cwd=ROOT

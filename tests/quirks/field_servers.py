@@ -1,4 +1,4 @@
-"""Quirks 49 to 65: what a drive against fifteen authorization servers found."""
+"""Quirks 49 to 65: deviations of fifteen authorization servers."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def forgotten_late(harness: QuirkHarness) -> None:
     assert len(harness.requests_of("registration")) == count + 1
     harness.complete_login(retried)
 
-    # Nobody answers: the next login registers another client, and the one after it does not.
+    # The user does not answer: the next login registers another client, and the one after it does not.
     ignored = harness.start_login()
     harness.clock.now += 601
     assert harness.service.login(ignored.id).status == "expired"
@@ -147,7 +147,7 @@ def secret_of_a_public_client(harness: QuirkHarness) -> None:
     harness.clock.now += 3600
     harness.authorization_header()
     assert [request.status for request in harness.requests_of("refresh")] == [200, 200]
-    # Basic without a secret, and a method that needs a key: before the user approves.
+    # Basic without a secret is read as `none`; a method that needs a key is refused before the login starts.
     harness.change_behaviour(
         auth_methods=("none",), registration_overrides={"token_endpoint_auth_method": "client_secret_basic"}
     )

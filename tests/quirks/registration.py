@@ -182,7 +182,7 @@ def google_parameters(harness: QuirkHarness) -> None:
     assert after is not None
     assert after.access_token != before.access_token
     assert after.refresh_token == before.refresh_token
-    # A login of another account does not keep it.
+    # A login of another account does not keep the old refresh token.
     harness.change_behaviour(account="eve@example.com")
     assert not harness.log_in().can_refresh
 

@@ -105,7 +105,7 @@ def refused_token(harness: QuirkHarness) -> None:
     refreshed = asyncio.run(session.handle_challenge(adopted, 401, lines))
     assert len(harness.requests_of("refresh")) == 1
     harness.demo.authorization_server.ledger.revoke_everything()
-    # Another 401 soon after a refresh causes none: the server may refuse each token.
+    # Another 401 soon after a refresh causes no refresh: the server may refuse each token.
     harness.clock.now += 60
     with pytest.raises(AuthorizationRequired):
         asyncio.run(session.handle_challenge(refreshed or "", 401, lines))

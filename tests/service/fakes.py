@@ -62,7 +62,7 @@ class FakeServer:
 
     def form_values(self, path: str, member: str) -> list[str]:
         """Return one form field of each request to `path`."""
-        return [form_of(each)[member] for each in self.requests if each.url.endswith(path)]
+        return [form_of(request)[member] for request in self.requests if request.url.endswith(path)]
 
 
 def make_service(home: Path, server: FakeServer, now: float, limits: TimeLimits = TIME_LIMITS) -> AuthService:

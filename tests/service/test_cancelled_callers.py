@@ -1,4 +1,4 @@
-"""A caller that is cancelled leaves no login that is claimed, and none that no user has seen."""
+"""A cancelled caller leaves no claimed login, and no waiting login that no user has seen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of a login is measured by the clock that no one can set, and a device login gets a last poll."""
+"""A clock that no user can set measures the life of a login; a device login gets a last poll."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_only_changed_logins_are_read_again(
     assert read_ids == []
     asyncio.run(AuthService(tmp_path, clock=clock).cancel(second.id))
     read_ids.clear()
-    assert [each.status for each in service.logins()] == ["waiting", "cancelled"]
+    assert [login.status for login in service.logins()] == ["waiting", "cancelled"]
     assert read_ids == [second.id]
 
 

@@ -1,4 +1,4 @@
-"""What has changed since the last look, without a look at unchanged folders."""
+"""Find the keys that changed since the last check, without reading unchanged folders."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> FileStore:
 
 
 def settle() -> None:
-    # A change within the tick of the disk's clock is looked at twice. No test can set ctime back.
+    # A change within the tick of the disk's clock is read twice. A test cannot set ctime back, so it waits.
     time.sleep(0.06)
 
 

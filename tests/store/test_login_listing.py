@@ -100,7 +100,7 @@ def test_concurrent_listings_share_the_next_scan(
         lock.wait()
         observed_logins.scan_released.set()
         assert ids_of(first.result()) == [build_numbered_login(1).id]
-        assert [ids_of(each.result()) for each in listings] == [
+        assert [ids_of(listing.result()) for listing in listings] == [
             [build_numbered_login(1).id, build_numbered_login(2).id]
         ] * len(listings)
     assert observed_logins.scan_count == 2

@@ -88,7 +88,7 @@ def test_an_error_has_a_message_and_an_advice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected_text"),
     [
         (-5, "less than a minute"),
         (59, "less than a minute"),
@@ -98,8 +98,8 @@ def test_an_error_has_a_message_and_an_advice() -> None:
         (86_400 * 2, "2 days"),
     ],
 )
-def test_durations_are_rounded_down(seconds: float, said: str) -> None:
-    assert display_duration(seconds) == said
+def test_durations_are_rounded_down(seconds: float, expected_text: str) -> None:
+    assert display_duration(seconds) == expected_text
 
 
 def test_a_time_on_another_day_includes_the_date() -> None:

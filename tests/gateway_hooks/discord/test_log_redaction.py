@@ -1,4 +1,4 @@
-"""The library's log at debug level contains no secret. The tripwire checks this in all tests."""
+"""The library's log at debug level contains no secret. The leak check does this in all tests."""
 
 from __future__ import annotations
 

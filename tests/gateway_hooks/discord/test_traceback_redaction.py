@@ -42,8 +42,8 @@ def test_bug_during_paste_is_logged_without_code(
             inject_error(monkeypatch, trackers, fault)
             env.submit_answer(ada, prompt, answer)
         wait_until(has_logged_error)
-    errors = [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
-    assert all("(internal error)" in each for each in errors)
+    errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert all("(internal error)" in error for error in errors)
     assert not trackers.contains_secret(caplog.text)
     assert trackers.transport.sent
     assert trackers.find_sent_leaks() == []

@@ -126,7 +126,8 @@ class TelegramEnvironment:
                 if candidate.is_from_bot and candidate.id > after_id
             )
             return next(
-                (each for each in bot_messages if without_mark(each.text).startswith(first_line)), None
+                (message for message in bot_messages if without_mark(message.text).startswith(first_line)),
+                None,
             )
 
         message = await self.api.until(find_message)

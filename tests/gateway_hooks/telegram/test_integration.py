@@ -1,4 +1,4 @@
-"""One line adds the logins to an application; its own commands stay its own."""
+"""One line adds the logins to an application; the application keeps its own commands."""
 
 from __future__ import annotations
 

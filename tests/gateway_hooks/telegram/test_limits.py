@@ -49,12 +49,15 @@ def test_long_url_is_in_text_or_separate_message(
         async with running_application(env, HostHandlers(), logins):
             prompt = await env.request_prompt(anna)
             await api.press(anna, prompt, "Paste instead")
-            await api.until(lambda: any("Send it to me" in each for each in env.bot_texts(anna)))
+            await api.until(lambda: any("Send it to me" in text for text in env.bot_texts(anna)))
             await wait_until(lambda: len(env.waiting_login().message_ids) == 1)
             await api.until(lambda: len(env.bot_texts(anna)) == messages)
             login, url = env.waiting_login(), env.waiting_login().authorization_url
-            bot_messages = [each for each in api.messages(anna) if each.is_from_bot]
-            assert all(each.protected and (each.previews_disabled or each.document) for each in bot_messages)
+            bot_messages = [message for message in api.messages(anna) if message.is_from_bot]
+            assert all(
+                message.protected and (message.previews_disabled or message.document)
+                for message in bot_messages
+            )
             if characters == 1400:
                 assert api.button_url(bot_messages[0], OPEN_BUTTON) == url
             elif characters == 5000:
@@ -63,16 +66,16 @@ def test_long_url_is_in_text_or_separate_message(
             else:
                 assert url in bot_messages[-1].text
                 assert {
-                    bot_messages[-1].entity_text(each)
-                    for each in bot_messages[-1].entities
-                    if each.type == "url"
+                    bot_messages[-1].entity_text(entity)
+                    for entity in bot_messages[-1].entities
+                    if entity.type == "url"
                 } >= {url}
             await api.press(anna, bot_messages[0], "QR code")
             qr_refusal = await env.wait_for_message(anna, "Connect notes", bot_messages[-1].id)
             assert "too long for a QR code" in qr_refusal.text
             # The countdown is edited; then the user answers.
             env.clock.now += 301
-            await api.until(lambda: any("(5 minutes)" in each for each in env.bot_texts(anna)))
+            await api.until(lambda: any("(5 minutes)" in text for text in env.bot_texts(anna)))
             api.say(anna, await asyncio.to_thread(approve_login, env))
             await env.wait_for_message(anna, "notes: connected")
             await wait_until(lambda: env.make_service().login(login.id).message_ids == ())

@@ -89,7 +89,7 @@ class GatewayConfig:
 
 
 class SlashAccessPolicy:
-    """Who may run which commands in one kind of chat. Without administrators, everybody is one."""
+    """The users who may run commands in one kind of chat. Without administrators, every user is one."""
 
     def __init__(self, extra: Mapping[str, Any], prefix: str) -> None:
         self.admin_user_ids = frozenset(str(user) for user in extra.get(f"{prefix}allow_admin_from") or ())
@@ -184,7 +184,7 @@ class Plugins:
         return [result for result in results if result is not None]
 
     def _call_bounded(self, callback: Callable[..., Any], values: Mapping[str, Any]) -> Any:
-        """Call a hook in a thread; leave it out for a minute if it takes longer than Hermes allows."""
+        """Call a hook in a thread; skip it for a minute if it takes longer than Hermes allows."""
         if time.monotonic() < self._suppressed_until:
             return None
         results: queue.Queue[Any] = queue.Queue()
@@ -202,7 +202,7 @@ class Plugins:
 
 
 class BaseAdapter:
-    """An adapter: one message of a chat at a time; those that come during a turn wait for its end."""
+    """An adapter: it handles one message of a chat at a time; messages during a turn wait for its end."""
 
     def __init__(self) -> None:
         self._busy_session_handler: Callable[[MessageEvent, str], Awaitable[bool]] | None = None
@@ -312,10 +312,10 @@ class Agent:
 
 def refresh_agent_mcp_tools(agent: Agent, *, preserve_prefix: bool = False) -> set[str]:
     fresh = {tool["function"]["name"]: tool for tool in mcp_client.registry.definitions()}
-    known = [tool["function"]["name"] for tool in agent.tools]
-    order = [name for name in known if name in fresh] if preserve_prefix else []
+    current_names = [tool["function"]["name"] for tool in agent.tools]
+    order = [name for name in current_names if name in fresh] if preserve_prefix else []
     agent.tools = [fresh[name] for name in (*order, *(name for name in fresh if name not in order))]
-    return set(fresh) - set(known)
+    return set(fresh) - set(current_names)
 
 
 class GatewayRunner:

@@ -37,7 +37,7 @@ WAIT_SECONDS = 20.0
 
 @dataclass
 class SentMessage:
-    """A message in a chat. `is_deleted`: through the adapter."""
+    """A message in a chat. `is_deleted`: the adapter has deleted it."""
 
     chat_id: str
     text: str

@@ -1,4 +1,4 @@
-"""What a turn or a thread of the later Hermes belongs to: a chat, a profile, an interrupt."""
+"""The context of a turn or a thread of the later Hermes: its chat, its profile, its interrupt."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Which upstream text was read for each name: repository NousResearch/hermes-agent, file and commit.
 
-The commit is that of the version that was read; several later versions have the same name.
+`commit` names the version of the file that was read. Several later versions have the same name in the file.
 """
 
 from __future__ import annotations
