@@ -43,7 +43,7 @@ BENCHMARKS: dict[str, Callable[[Scale], list[Figure]]] = {
 
 
 def main(argv: list[str]) -> None:
-    """Measure the requested benchmarks and print the figures. A missed goal is no error."""
+    """Measure the requested benchmarks and print the figures. A missed goal is not an error."""
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--only", action="append", choices=BENCHMARKS, help="run only this benchmark; may be repeated"

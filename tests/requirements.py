@@ -114,10 +114,12 @@ REQUIREMENTS = (
         "A client metadata document is used only if the server advertises support for it.",
         "quirk 20",
     ),
-    Requirement("bearer-case", "The Authorization header says Bearer in any case of token_type.", "quirk 21"),
+    Requirement(
+        "bearer-case", "The Authorization header says Bearer even if token_type is bearer.", "quirk 21"
+    ),
     Requirement(
         "other-loopback",
-        "If registration refuses the loopback host, it is tried once with the other one.",
+        "If registration refuses one loopback host, the other one is tried once.",
         "quirk 22",
     ),
     Requirement(
@@ -192,7 +194,7 @@ REQUIREMENTS = (
     ),
     Requirement(
         "device-poll",
-        "No poll is early; its response decides when to poll again, or that polling ends.",
+        "No poll is sent early; each response decides when to poll again, or to stop.",
         "quirk 46, RFC 8628 §3.5",
     ),
     Requirement(
@@ -381,7 +383,7 @@ REQUIREMENTS = (
     ),
     Requirement(
         "killed",
-        "A kill at any moment leaves complete files and no lock; only a lost rotation costs the session.",
+        "A kill leaves complete files and no lock; the session ends only if a rotation was lost.",
         "this package",
     ),
     Requirement(
@@ -495,7 +497,9 @@ REQUIREMENTS = (
     ),
     Requirement("fork-reset", "A forked child waits for no lock, thread or future of its parent.", "fork.py"),
     Requirement(
-        "no-descriptors", "If no file descriptor is left, the error is typed.", "errors.py: OutOfResources"
+        "no-descriptors",
+        "If the process has no free file descriptor, a call raises a typed error.",
+        "errors.py: OutOfResources",
     ),
     Requirement(
         "cancelled-caller",

@@ -104,7 +104,7 @@ def test_mypy_checks_every_folder_with_python_files() -> None:
     listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True)
     folders = {name.partition("/")[0] for name in listed.stdout.splitlines()}
     checked = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["mypy"]["files"]
-    # The examples are no package: mypy checks them in a separate run.
+    # The examples are not a package: mypy checks them in a separate run.
     assert folders - {"docs", "examples"} == set(checked)
 
 

@@ -21,7 +21,7 @@ MAX_LISTED_SERVERS = 20
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """A server's status for a user: connected, not connected, or the error that hides it."""
+    """A server's status for a user: connected, not connected, or the error of reading it."""
 
     server_name: str
     connection: Connection | None = None

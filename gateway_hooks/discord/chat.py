@@ -1,4 +1,4 @@
-"""Discord chats: a channel, a direct chat, and the response to an interaction, which one user sees.
+"""Discord chats: a channel, a direct chat, and the response to an interaction, which only one user sees.
 
 A user has one private conversation with the bot: ephemeral messages in a channel, or direct messages. Its
 `Origin.chat_id` is the user's id in both cases. So a login that started in ephemeral messages can continue in
@@ -171,7 +171,7 @@ class DirectChat(ChannelChat):
     is_private = True
 
     def __init__(self, platform: DiscordPlatform, user_id: str) -> None:
-        # An id from a command line may not be a number: use 0, which is no user's id.
+        # An id from a command line may not be a number: use 0, because no user has that id.
         super().__init__(platform, int(user_id) if user_id.isdecimal() and user_id.isascii() else 0, user_id)
 
     async def edit(self, message_id: str, card: Card) -> None:

@@ -33,7 +33,7 @@ def skip_if_code(hermes_event: Any) -> dict[str, str] | None:  # noqa: ANN401  H
 def parse_command(text: str, bot_name: str = "") -> tuple[str, str] | None:
     """Parse "/mcpauth ..." into a dispatcher's command and its argument; None for any other text.
 
-    A command may name a bot ("/mcpauth@bot"); it must be `bot_name`. A word that is no verb is the name of
+    A command may name a bot ("/mcpauth@bot"); it must be `bot_name`. A word that is not a verb is the name of
     a server to connect.
     """
     match = _COMMAND_PATTERN.fullmatch(text)

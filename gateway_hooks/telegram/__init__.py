@@ -207,9 +207,9 @@ class TelegramLogins:
         """Handle the login updates of this application, and keep the messages of logins up to date.
 
         Updates with login commands, buttons or codes reach no other handler; all other updates pass through.
-        A handler in a group below `group` would see codes. Call this before the application runs; any way to
-        run it works. With `sets_menu`, the commands are added to the bot's menu. Raises ValueError if the
-        application handles a command of the same name.
+        A handler in a group below `group` would see codes. Call this before the application runs, by
+        `run_polling` or in any other way. With `sets_menu`, the commands are added to the bot's menu. Raises
+        ValueError if the application handles a command of the same name.
         """
         _refuse_command_clash(application, self._command_prefix)
         service, servers, policy, messages, clock, on_connected = self._dispatcher_arguments

@@ -1,4 +1,4 @@
-"""Bugs and unknown users in events of Hermes: no code reaches the model, and a group is no user."""
+"""Bugs and unknown users in events of Hermes: no code reaches the model, and a group is not a user."""
 
 from __future__ import annotations
 

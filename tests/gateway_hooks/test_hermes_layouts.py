@@ -95,7 +95,7 @@ def test_a_plain_text_platform_from_the_agents_question_to_its_answer(
     async def main() -> None:
         async with run_plain_gateway(tmp_path, monkeypatch) as gateway:
             slack = gateway.add_adapter()
-            # The first connection fails for want of a token, and Hermes pauses.
+            # The first connection fails because there is no token, and Hermes pauses.
             await asyncio.to_thread(mcp_client.discover_mcp_tools)
             assert "notes" in mcp_client.connect_retry_after
             model.queue_steps(CONNECT, WHOAMI, "You are Ada.")

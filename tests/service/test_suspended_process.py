@@ -74,7 +74,7 @@ def test_a_suspended_process_stores_the_response_that_waits_in_its_socket(
         assert read_stored_header(tmp_path) == before
         flag.touch()
     assert read_stored_header(tmp_path) != before
-    # The process stored the new refresh token: the next refresh is no reuse.
+    # The process stored the new refresh token: the next refresh does not reuse the old one.
     clock.now += 3600
     session = AuthService(tmp_path, clock=clock).session(server)
     assert asyncio.run(session.header()) == read_stored_header(tmp_path)

@@ -167,7 +167,7 @@ class BotApiState:
     def message_json(self, message: Message) -> Json:
         """Return the Message object that the bot gets."""
         chat = self.chats[message.chat_id]
-        # In a topic, a message that is no reply refers to the topic's first message.
+        # In a topic, a message that is not a reply refers to the topic's first message.
         reply_to_id = message.reply_to if message.reply_to is not None else message.thread
         original = (
             self.message(chat.id, reply_to_id)

@@ -121,7 +121,7 @@ Keyboard = tuple[tuple[Button, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """An uploaded file. `width` and `height` are in pixels, 0 if it is no picture."""
+    """An uploaded file. `width` and `height` are in pixels, 0 if it is not a picture."""
 
     id: str
     unique_id: str
