@@ -75,8 +75,8 @@ class Plugin:
             if gateway is not None:
                 self.ensure_started(gateway)
             return None if self.runtime is None else self.runtime.handle_event(event)
-        except Exception as fault:  # noqa: BLE001  Hermes would log its text
-            log.error("A message could not be read: %s.", type(fault).__name__)  # noqa: TRY400
+        except Exception as error:  # noqa: BLE001  Hermes would log its text
+            log.error("A message could not be read: %s.", type(error).__name__)  # noqa: TRY400
             return self._skip_if_code(event)
 
     @staticmethod
@@ -107,8 +107,8 @@ class Plugin:
 
             call = ToolCall(tool_name, args or {}, (duration_ms or 0.0) / 1000, task_id, session_id)
             return self._agent_logins.transform_tool_result(call, result, status)
-        except Exception as fault:  # noqa: BLE001  Hermes would log its text
-            log.error("A tool's result could not be read: %s.", type(fault).__name__)  # noqa: TRY400
+        except Exception as error:  # noqa: BLE001  Hermes would log its text
+            log.error("A tool's result could not be read: %s.", type(error).__name__)  # noqa: TRY400
             return None
 
     def connect_mcp_server(self, arguments: Mapping[str, object], **_: object) -> str:
@@ -135,8 +135,8 @@ class Plugin:
             self.ensure_started(gateway)
         except McpAuthError as error:
             log.error("The gateway plugin could not start: %s %s", error, error.advice)  # noqa: TRY400
-        except Exception as fault:  # noqa: BLE001  the first message tries again
-            log.error("The gateway plugin could not start: %s.", type(fault).__name__)  # noqa: TRY400
+        except Exception as error:  # noqa: BLE001  the first message tries again
+            log.error("The gateway plugin could not start: %s.", type(error).__name__)  # noqa: TRY400
 
 
 def register(ctx: Any) -> None:  # noqa: ANN401  Hermes's own

@@ -244,8 +244,8 @@ class HermesAdapter:
         """Claim an event and start to handle it; return False if it is for Hermes. Raises nothing."""
         try:
             judgement = self._judge(event, chat)
-        except Exception as fault:  # noqa: BLE001  a bug here must not let a code through
-            log.error("A message could not be read because of a bug: %s.", type(fault).__name__)  # noqa: TRY400
+        except Exception as error:  # noqa: BLE001  a bug here must not let a code through
+            log.error("A message could not be read because of a bug: %s.", type(error).__name__)  # noqa: TRY400
             return any(
                 contains_authorization_response(text)
                 for text in (event.text, event.quoted_text, *event.extra_texts)
@@ -288,9 +288,9 @@ class HermesAdapter:
 
     def _on_task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (fault := task.exception()) is not None:
+        if not task.cancelled() and (error := task.exception()) is not None:
             log.error(
-                "A message for a login could not be handled because of a bug: %s.", type(fault).__name__
+                "A message for a login could not be handled because of a bug: %s.", type(error).__name__
             )
 
     async def _act_on(self, judgement: Judgement, chat: Chat) -> None:
@@ -399,9 +399,9 @@ class HermesAdapter:
                 await self.dispatcher.run()
             except ChatError as error:
                 log.warning("Prompts could not be updated; trying again in 5 seconds: %s", error)
-            except Exception as fault:  # noqa: BLE001  the loop must go on
+            except Exception as error:  # noqa: BLE001  the loop must go on
                 log.error(  # noqa: TRY400
-                    "Prompts could not be updated; trying again in 5 seconds: %s.", type(fault).__name__
+                    "Prompts could not be updated; trying again in 5 seconds: %s.", type(error).__name__
                 )
             await asyncio.sleep(5)
 

@@ -84,7 +84,7 @@ class RecordedRequest:
 
     @property
     def form(self) -> dict[str, str]:
-        """The form's fields, empty if the body is not a form. If a name is repeated, the last value counts."""
+        """The form's fields, empty if the body is not a form. The last value of a repeated name counts."""
         if not self.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
             return {}
         return dict(parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True))
