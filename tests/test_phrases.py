@@ -53,7 +53,7 @@ def test_no_chat_and_no_screen_shows_a_key_in_a_servers_url() -> None:
     assert shown.count("https://mcp.example/mcp?…") >= 4
 
 
-def test_a_long_scope_and_account_are_cut_and_the_number_of_the_rest_is_said() -> None:
+def test_a_long_scope_and_account_are_cut_with_the_number_of_the_rest() -> None:
     names = [f"scope-{number:06}" for number in range(60_000)]
     text = display_scope(names)
     assert len(text) < MAX_SCOPE_CHARS + 40

@@ -95,7 +95,7 @@ def test_quirk_64_after_a_403_the_verdict_is_open(cli: Cli, demo: Demo) -> None:
 
 
 @covers("doctor", "more-access")
-def test_more_access_is_said_by_doctor_and_status(cli: Cli, demo: Demo) -> None:
+def test_doctor_and_status_report_more_access(cli: Cli, demo: Demo) -> None:
     cli.configure(demo.mcp_url)
     log_in(cli, demo)
     [binding_file] = [

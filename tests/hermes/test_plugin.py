@@ -208,7 +208,7 @@ def test_two_users_cannot_finish_each_others_logins(hermes: SharedTelegramGatewa
 
 
 @covers("hermes-who")
-def test_users_whom_hermes_does_not_admit_get_no_reply(hermes: SharedTelegramGateway) -> None:
+def test_users_that_hermes_does_not_admit_get_no_reply(hermes: SharedTelegramGateway) -> None:
     with hermes.new_scenario() as scenario:
         eve = add_started_user(scenario.api, 1000, "Eve")
         scenario.api.say(eve, f"/mcpauth {scenario.notes}")

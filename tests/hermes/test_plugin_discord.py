@@ -215,7 +215,7 @@ def test_the_agent_prompts_in_a_direct_message(discord: SharedDiscordGateway) ->
 
 
 @covers("hermes-who")
-def test_users_whom_hermes_does_not_admit_on_discord_get_no_reply(discord: SharedDiscordGateway) -> None:
+def test_users_that_hermes_does_not_admit_on_discord_get_no_reply(discord: SharedDiscordGateway) -> None:
     with discord.new_scenario() as scenario:
         eve = scenario.api.add_user("eve")
         scenario.api.say(eve, scenario.api.dm(eve), f"/mcpauth {scenario.notes}")
