@@ -41,16 +41,20 @@ class WireServer:
         self.token = ""
         self._messages: queue.Queue[dict[str, str]] = queue.Queue()
         self._connection: socket.socket | None = None
+        self._is_connected = threading.Event()
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
         self._connection, _ = self._listener.accept()
+        self._is_connected.set()
         with self._connection.makefile("rb") as file:
             self.token = file.readline().decode().strip()
             for line in file:
                 self._messages.put(json.loads(line))
 
     def say(self, user: str, text: str) -> None:
+        # The bot reports that it serves before this process has accepted its connection.
+        assert self._is_connected.wait(40)
         assert self._connection is not None
         self._connection.sendall(json.dumps({"user": user, "text": text}).encode() + b"\n")
 
