@@ -80,8 +80,8 @@ def _select_store(home: Path | None, store: Store | None) -> Store:
 class AuthService:
     """Logins, sessions and stored credentials of one store. Any thread or event loop may use it.
 
-    Coroutines call the store in threads. The other methods read one or two records: with files, that takes
-    about a millisecond.
+    The coroutine methods call the store in worker threads. The other methods block while they read one or two
+    records: with files, that takes about a millisecond.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class AuthService:
         device_platforms: Collection[str] | None = None,
         limits: TimeLimits = TIME_LIMITS,
     ) -> None:
-        """Create the service of a HERMES_HOME, or of another store; exactly one of the two is passed.
+        """Create the service of a HERMES_HOME or of another store; pass exactly one of the two.
 
         Tests pass their own network, clock and entropy. The default clock is that of the store.
 
@@ -104,13 +104,13 @@ class AuthService:
         allows all platforms; an empty collection allows none.
         """
         platforms = None if device_platforms is None else frozenset(device_platforms)
-        # None: device polls use pooled connections. A caller's own runner sends the polls as well.
+        # A runner that the caller passed also sends the device polls. None: polls use pooled connections.
         poll_runner = None if run_exchange is _run_exchange else run_exchange
         if run_exchange is _run_exchange and limits is not TIME_LIMITS:
             run_exchange = _make_exchange_runner(limits)
         store = _select_store(home, store)
         if clock is None and home is not None:
-            # The clock is that of this system, which may be set while a login waits.
+            # The system clock may be set while a login waits.
             boot_clock = boot_clock or read_boot_time
         self._deps = Dependencies(
             store, run_exchange, clock or store.now, entropy, platforms, limits, boot_clock
@@ -120,7 +120,7 @@ class AuthService:
         device_logins = DeviceLogins(self._deps, self._completion, self._servers.server_of, poll_runner)
         self._logins = Logins(self._deps, self._completion, device_logins)
         self._interactive_logins = InteractiveLogins(self._deps, self._logins)
-        # The users whom a chat has notified that a session needs a login.
+        # The notices to chat users that a session needs a login.
         self.notices = self._deps.store.notices
         self._sessions: dict[tuple[CredentialKey, str], Session] = {}
 
@@ -180,8 +180,8 @@ class AuthService:
     async def switch_flow(self, login_id: str, flow: Flow) -> Login:
         """Switch a waiting login to "paste" or "device" and return it; "device" also requests a new code.
 
-        Raises DeviceRefused if there is no device flow, a LoginError if the login no longer waits, or a
-        NetworkError; the login is then unchanged.
+        Raises DeviceRefused if there is no device flow, a LoginError if the login no longer waits, or what
+        `start_login` raises. The login is then unchanged.
         """
         login = await self._logins.get(login_id)
         return await self._logins.switch_flow(login_id, flow, self._servers.server_of(login))
@@ -191,8 +191,8 @@ class AuthService:
     ) -> Connection:
         """Complete a login with a pasted or received redirect URL (untrusted text); return the connection.
 
-        `is_pasted` is False if a loopback listener received the URL. A pasted error of the provider can make
-        the login continue with another link; read it with `login` after a PasteRefused.
+        `is_pasted` is False if a loopback listener received the URL. If the user pasted an error of the
+        provider, the login may continue with another link: after a PasteRefused, `login` returns it.
 
         Raises PasteRefused if the login still waits, or a LoginError, ServerError or NetworkError if it has
         failed. The credentials of an earlier login stay unless new ones replace them.
@@ -224,7 +224,7 @@ class AuthService:
     async def save_prompt_message(self, login_id: str, message_id: str) -> Login:
         """Store the id of the chat message that now shows a login, and return the login.
 
-        The ids of earlier messages stay in the record, after it. Raises LoginNotFound, StoreError.
+        The ids of earlier messages stay in the record, after this id. Raises LoginNotFound, StoreError.
         """
         return await self._logins.save_prompt_message(login_id, message_id)
 
@@ -236,9 +236,10 @@ class AuthService:
         return await self._logins.save_messages(login_id, message_ids)
 
     def logins(self) -> list[Login]:
-        """List all logins except those that ended over an hour ago, in the order of their start.
+        """List the stored logins in the order of their start, and mark those that have expired.
 
-        Reads only the records that have changed since the last call, and marks expired logins.
+        Reads only the records that have changed since the last call. Starting a login removes the logins that
+        expired over an hour ago.
         """
         return [self._completion.with_expiry(login) for login in self._deps.store.logins.list_all()]
 
@@ -254,9 +255,9 @@ class AuthService:
         return [login for login in self.logins() if login.status == "waiting"]
 
     def unanswered_login(self, server: Server, owner: Owner = None) -> Login | None:
-        """Return the last login of a server and owner if it ended without a response of the provider.
+        """Return the last login of a server and owner if it ended without a response from the provider.
 
-        The next login then registers another client. Changes nothing. Raises StoreError.
+        If there is such a login, the next login registers another client. Raises StoreError.
         """
         from hermes_mcp_auth_remote.service.start_login import unanswered_login  # noqa: PLC0415
 
@@ -294,7 +295,7 @@ class AuthService:
         return self._deps.store.is_cimd_disabled(CredentialKey(server.name, owner))
 
     def save_config_identity(self, server: Server, owner: Owner = None) -> None:
-        """Record which config.yaml and .env define the server, so that the next `token` uses its fast path.
+        """Record which config.yaml and .env define the server, for the fast path of the `token` command.
 
         Does nothing if they are recorded already, or if another process holds the lease. Raises StoreError.
         """
@@ -332,7 +333,7 @@ class AuthService:
         return self._deps.store.list_keys()
 
     def watch_keys(self) -> KeyChanges:
-        """Return a new watcher of the stored credentials, which tells what changed since its last look."""
+        """Return a new watcher, which reports the credentials that have changed since its last poll."""
         return self._deps.store.watch_keys()
 
     async def logout(self, server: Server, owner: Owner = None) -> bool:

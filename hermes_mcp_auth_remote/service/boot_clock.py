@@ -1,4 +1,4 @@
-"""The time since the system started, which no one can set: Linux's CLOCK_BOOTTIME, which includes sleep."""
+"""The time since the system started: Linux's CLOCK_BOOTTIME, which includes sleep and cannot be set."""
 
 from __future__ import annotations
 

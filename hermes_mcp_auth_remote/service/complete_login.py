@@ -43,10 +43,10 @@ from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.timeouts import TIME_LIMITS
 from hermes_mcp_auth_remote.values import CredentialKey, Origin, Secret, Server
 
-# The process that claimed a login has ended if the login is still `exchanging` after this time.
+# If a login is still `exchanging` after this time, the process that claimed it has ended.
 CLAIM_SECONDS = TIME_LIMITS.claim_seconds
-# A device login whose time is over may still get tokens from a last poll, if the user entered the code at the
-# last moment. The poller marks it as expired; other processes do so only after this time.
+# If the user enters the code at the last moment, a last poll gets the tokens after the login's time is over.
+# So only the poller marks a device login as expired at once; other processes wait this much longer.
 LAST_POLL_SECONDS = TIME_LIMITS.exchange_seconds + 10.0
 
 
@@ -69,21 +69,21 @@ class LoginCompletion:
             if self._deps.exchange_flights.is_running(login.id) or self._deps.storing_flights.is_running(
                 login.id
             ):
-                # The clock was set, or the machine slept: this process still works on it.
+                # This process still works on the login: the clock was set, or the machine slept.
                 return login
             # The tokens may be stored already.
             is_being_stored = self._deps.store.recover_login(login.key, login.id)
             if (current := self._deps.store.logins.get(login.id)).status != "exchanging":
                 return current
             if is_being_stored:
-                # The other process is stopped while it stores. It does not check again for a failed login.
+                # Another live process is storing the tokens. Marking the login failed would not stop it.
                 return login
             error = LoginError("The process that was completing this login ended too early.")
             return self.fail_login(login.id, error, expected_status="exchanging")
         return login
 
     def _is_over(self, login: Login) -> bool:
-        """True if a login waits no longer. A device login has time for the response to a last poll."""
+        """True if a login's time is over. A device login also has time for the response to a last poll."""
         grace_seconds = 0.0 if login.poll_state is None else LAST_POLL_SECONDS
         return is_expired(login, self._deps.login_time(login) - grace_seconds)
 
@@ -97,7 +97,7 @@ class LoginCompletion:
             current = _expire_login(current) if self._is_over(current) else current
             if current.status == "waiting" and not is_same_prompt(current, login):
                 raise PasteRefused("This login was switched to another flow elsewhere.", "Look at it again.")
-            # From now on the limit is that of the exchange, not that of the user.
+            # From now on, the time limit of the exchange applies, not that of the user.
             return replace(apply_event(current, "claim"), expires_at=expires_at, deadline=deadline)
 
         return self._deps.store.logins.change(login.id, apply_claim).after
@@ -108,8 +108,8 @@ class LoginCompletion:
         """Store the tokens of a claimed login and return the stored credentials.
 
         Raises MalformedResponse if the operator requires DPoP and the tokens are not bound to a key, a
-        LoginError if the login has ended meanwhile (for example by a logout), or a StoreError. In the first
-        two cases this tries to revoke the tokens. The login has then failed.
+        LoginError if the login has ended meanwhile (for example by a logout), or a StoreError. The login is
+        then over, and this has tried to revoke the tokens unless they are stored.
         """
         config_files = self._server_of(login).config_files
         credentials = credentials_of(login, tokens, proof_key, self._deps.clock(), config_files)
@@ -121,7 +121,7 @@ class LoginCompletion:
             raise
         hold_exit_for_storing(login.key.server_name, self._deps.limits.lock_seconds)
         try:
-            # One lane per server: tokens that cannot be stored are revoked, and the server may never respond.
+            # One lane per server: if storing fails, the flight revokes the tokens, and a server may hang.
             flight = self._deps.storing_flights.submit(
                 login.id, lambda: self._save_credentials(login, credentials), login.server_url
             )
@@ -302,7 +302,7 @@ def has_confirmed_pkce(login: Login) -> bool:
 
 def can_complete(login: Login, origin: Origin) -> bool:
     """True if a user at this origin may complete the login."""
-    # A user at a terminal of this account can read the store anyway. A chat login stays in its chat.
+    # A terminal user of this system account can read the store anyway. A chat login stays in its chat.
     return origin.platform == "terminal" or matches_origin(login, origin)
 
 

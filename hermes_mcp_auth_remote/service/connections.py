@@ -22,7 +22,7 @@ def connection_from_credentials(
     refresh_failure: RefreshFailure | None = None,
     token_refusal: TokenRefusal | None = None,
 ) -> Connection:
-    """Return the connection that stored credentials describe; the records are those of its tokens."""
+    """Return the connection of stored credentials; both records must be about the stored tokens."""
     tokens, binding, authorization_server = (
         credentials.tokens,
         credentials.binding,
@@ -47,7 +47,7 @@ def connection_from_credentials(
         refresh_expires_at=tokens.refresh_expires_at if tokens else None,
         obtained_at=tokens.obtained_at if tokens else None,
         refresh_failure=refresh_failure,
-        # An unrefused token may still be accepted.
+        # Until the server refuses these tokens, it may accept them.
         token_refusal=token_refusal if token_refusal is not None and token_refusal.is_refused else None,
         needed_scope=_needed_scope(binding, granted_scope),
         lacks_offline_access=_lacks_offline_access(credentials),
@@ -84,7 +84,7 @@ def _login_needed_reason(credentials: Credentials, refresh_failure: RefreshFailu
     binding, authorization_server = credentials.binding, credentials.authorization_server
     if binding is not None and binding.login_needed is not None:
         return binding.login_needed
-    # Tokens that Hermes wrote have no binding, so only the refresh failure can say it.
+    # Tokens that Hermes wrote have no binding, so only the refresh failure says that the session is over.
     is_session_over = (
         refresh_failure is not None and refresh_failure.is_final and not refresh_failure.was_alive
     )
@@ -100,7 +100,7 @@ def _refreshed_at(credentials: Credentials) -> float | None:
     if tokens is None or binding is None:
         return None
     recorded_at = binding.refreshed_at
-    # Hermes refreshes tokens without recording it. Lifetimes on the disk are in whole seconds.
+    # Hermes does not record when it refreshes tokens. Lifetimes on the disk are in whole seconds.
     last_known_at = recorded_at or binding.connected_at
     obtained_at = tokens.obtained_at if tokens.expires_at is not None else None
     is_later = obtained_at is not None and last_known_at is not None and obtained_at > last_known_at + 1

@@ -57,7 +57,7 @@ def server_by_name(
 def _stored_server(
     service: AuthService, name: str, owner: Owner, configuration: Configuration
 ) -> Server | None:
-    """Return a server that only its stored credentials know: the user logged in by URL. None if none does.
+    """Return a server that is only in the stored credentials (the user logged in by URL), else None.
 
     The name may be in any Unicode normal form. Raises StoreError.
     """

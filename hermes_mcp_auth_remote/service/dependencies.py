@@ -40,17 +40,17 @@ class Dependencies:
     # The platforms on which the device flow is allowed; None: all.
     device_platforms: frozenset[str] | None = None
     limits: TimeLimits = TIME_LIMITS
-    # None: the clock is the caller's or a database's, and only the wall clock decides.
+    # None if the caller or a database provides the clock: then only that clock counts.
     boot_clock: BootClock | None = None
     shared_discovery: SharedDiscovery = field(default_factory=SharedDiscovery)
     refresh_flights: SingleFlight[CachedToken] = field(
         default_factory=lambda: SingleFlight("mcp-auth-refresh")
     )
-    # Exchanging a code and storing its tokens: Ctrl-C does not interrupt it.
+    # Each flight exchanges a code and stores its tokens. Ctrl-C does not interrupt it.
     exchange_flights: SingleFlight[Credentials] = field(
         default_factory=lambda: SingleFlight("mcp-auth-exchange")
     )
-    # Storing a login's tokens in a thread of its own: Ctrl-C does not interrupt it.
+    # Each flight stores the tokens of a login. Ctrl-C does not interrupt it.
     storing_flights: SingleFlight[Credentials | None] = field(
         default_factory=lambda: SingleFlight("mcp-auth-keep")
     )
@@ -60,7 +60,7 @@ class Dependencies:
         return login_time(login, self.clock(), self.boot_time())
 
     def deadline_after(self, seconds: float) -> BootTime | None:
-        """Return the boot time in so many seconds, None if the system does not know it."""
+        """Return the boot time after so many seconds, or None if the boot time is unknown."""
         boot_time = self.boot_time()
         return None if boot_time is None else replace(boot_time, seconds=boot_time.seconds + seconds)
 

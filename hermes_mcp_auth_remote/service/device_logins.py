@@ -1,9 +1,9 @@
 """Poll device logins until they end; among all processes, one poller polls each login.
 
 A poller claims a login by writing its own id into the login's record. It counts as alive while it holds its
-lock file, which the system releases when the process ends. So a poll writes nothing, and a poller that takes
-over from a dead one does not know the time of the last poll: it waits a whole interval first. A longer
-interval that the server asked for (`slow_down`, RFC 8628 section 3.5) is stored in the record.
+lock file, which the system releases when the process ends. A poll writes nothing. So a poller that takes over
+from a dead one does not know the time of the last poll, and first waits a whole interval. A longer interval
+that the server asked for (`slow_down`, RFC 8628 section 3.5) is stored in the record.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class DevicePoller:
         job_state = _JobState(version, updated.polled_by if updated.polled_by != self._poller_id else None)
         if updated.poll_state is not None:
             interval = updated.poll_state.interval_seconds
-            # At most the longest interval: a clock that was set back must not delay the poll for hours.
+            # Limit the wait: if the clock was set back, the poll must not be hours late.
             wait = min(
                 max(updated.poll_state.next_at - self._deps.clock(), 0.0), interval * 2.0**MAX_DOUBLINGS
             )
@@ -189,7 +189,7 @@ class DevicePoller:
     async def _poll_when_due(self, login: Login, poll_state: PollState, job_state: _JobState) -> float | None:
         """Poll if it is time; return the seconds until the next step, or None if the login is over."""
         wait, seconds_left = job_state.next_poll_at - time.monotonic(), self._seconds_left(login)
-        # After the end of its time, a login gets one last poll.
+        # A login whose time is over gets one last poll.
         if wait > 0 and seconds_left > 0:
             return min(wait, seconds_left)
         poll_state = replace(poll_state, failures=job_state.failures)
@@ -269,7 +269,7 @@ class DevicePoller:
             await self._completion.save_granted_tokens(replace(claimed, request=login.request), tokens, key)
 
     async def release_job(self, job: Job) -> None:
-        """Release a login with its poll state, so that another process can poll it."""
+        """Store the poll state of a login and stop polling it, so that another process can poll it."""
         job_state = _job_state_of(job)
         if job_state is not None and not job_state.other_poller:
             with contextlib.suppress(StoreError, LoginError):

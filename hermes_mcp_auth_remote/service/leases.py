@@ -18,8 +18,9 @@ async def acquire_lease(
 ) -> AsyncGenerator[Lease]:
     """Hold the lease of a key for a block; raises StoreBusy if it is not free within `timeout_seconds`.
 
-    A flight has a thread of its own and asks the store there. Pass `in_flight=False` in any other event loop:
-    the store is then asked in a thread, and a caller that is cancelled releases what its thread still gets.
+    In a flight, this calls the store in the event loop's own thread. Pass `in_flight=False` in any other
+    event loop: a worker thread then calls the store. If the caller is cancelled meanwhile, this releases a
+    lease that the thread still gets.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_seconds

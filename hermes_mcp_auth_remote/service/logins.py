@@ -1,8 +1,8 @@
 """Start, switch, complete, cancel and wait for logins (state table: `login`).
 
-A login is stored before it is shown. So any process that gets the user's answer can complete it, also after
-the process that started it has ended. File reads and writes run in threads, not in the event loop, except
-the last write of a login whose task is cancelled.
+A login is stored before it is shown. So any process that gets the user's answer can complete the login, even
+if the process that started it has ended. File reads and writes run in worker threads. One exception runs in
+the event loop: the last write of a login whose task is cancelled.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Logins:
         self._deps.store.logins.change(login.id, lambda it: apply_event(it, "cancel"))
 
     def _release_claim(self, claimed: tuple[Login, AuthorizationResponse]) -> None:
-        """Let a login wait again whose caller was cancelled before it could send the code."""
+        """Make a claimed login wait again: its caller was cancelled before it could send the code."""
         login, _ = claimed
         self._deps.store.logins.change(login.id, partial(_release_login, login))
 
@@ -136,8 +136,8 @@ class Logins:
         Returns the stored credentials. Raises PasteRefused if the login still waits. Raises another
         LoginError, or what the token request raises, if the login has failed. Raises StillExchanging if the
         server got the code and takes too long: the login then stays `exchanging` until a response ends it.
-        If the caller is cancelled, a code that was sent is still exchanged. One that was not sent is not
-        exchanged, and the login waits again or has failed.
+        If the caller is cancelled after the code was sent, the exchange goes on. If it is cancelled earlier,
+        the code is not sent, and the login waits again or has failed.
         """
         try:
             login, response = await run_undoable_file_work(
@@ -320,7 +320,7 @@ class Logins:
 
 
 def _release_login(claimed_from: Login, current: Login) -> Login:
-    """Return a claimed login as it waits again, with the time limit that it had before the claim."""
+    """Return a claimed login as waiting again, with the time limit from before the claim."""
     return replace(
         apply_event(current, "release"), expires_at=claimed_from.expires_at, deadline=claimed_from.deadline
     )

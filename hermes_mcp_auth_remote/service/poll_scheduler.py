@@ -129,7 +129,7 @@ class PollScheduler:
         self._call_in_thread(lambda: self._remove_callback(job_id, on_done))
 
     def close(self) -> None:
-        """Start no more steps, and wait briefly for the running ones; for a process that exits."""
+        """Start no more steps and wait briefly for the running ones; called when the process exits."""
         thread = self.stop_new_steps()
         if thread is not None:
             thread.join(EXIT_WAIT_SECONDS)
@@ -149,7 +149,7 @@ class PollScheduler:
             if self._loop is None:
                 check_descriptors()
                 self._loop, self._idle_event = asyncio.new_event_loop(), asyncio.Event()
-                # A daemon thread: waiting for a user must not keep a program from ending.
+                # A daemon thread: a program can end while a login waits for its user.
                 self._thread = threading.Thread(
                     target=self._run_loop, args=(self._loop,), name="mcp-auth-poll", daemon=True
                 )
@@ -212,7 +212,7 @@ class PollScheduler:
 
     @with_hidden_locals
     async def _release_job(self, job: Job) -> None:
-        # Do nothing if a caller has subscribed since (the timer is still set) or the job is already released.
+        # Do nothing if a caller has subscribed since (the timer is still set) or the job is already removed.
         if job.callbacks or self._jobs.get(job.job_id) is not job:
             return
         self._remove_job(job)

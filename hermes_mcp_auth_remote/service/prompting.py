@@ -1,4 +1,4 @@
-"""Prompt the user for a login from inside a call: one login for all calls that wait at one origin.
+"""Prompt the user for a login from inside a call; all calls that wait at one origin share one login.
 
 The context decides where the prompt appears: an agent that works for a chat prompts in that chat, a program
 at a terminal prompts there, and a cron job cannot prompt. `prompting` sets this for the calls in its block.
@@ -25,7 +25,7 @@ from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, CredentialKey, Flow, Origin, Server
 
-# After a user cancelled or ignored a prompt, calls do not prompt again for so many seconds; commands may.
+# After a login ended in one of these ways, calls do not prompt for so many seconds. A command still may.
 PROMPT_COOLDOWN_SECONDS = {"cancelled": 300.0, "failed": 60.0, "expired": 3600.0}
 # Limits the prompts of a server that keeps asking for more scope or rejects its own tokens.
 MAX_PROMPTS_PER_HOUR = 6

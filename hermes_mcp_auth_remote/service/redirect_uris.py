@@ -32,7 +32,7 @@ def redirect_uri_for(server: Server, client: Client | None, entropy: Entropy) ->
 
 
 def _is_own_redirect_uri(uri: str, redirect_host: str) -> bool:
-    """True if this package may have requested a redirect URI: a server must not choose where it listens."""
+    """True if this package may have requested a redirect URI; a server must not choose where to listen."""
     registered = urlsplit(uri)
     host = registered.hostname or ""
     # A configured host takes precedence; the default host does not replace the registered one.

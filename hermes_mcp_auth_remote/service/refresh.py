@@ -1,8 +1,8 @@
-"""Decide between the stored token, a refresh (RFC 6749 §6) and an error: the whole way from a 401 to a token.
+"""Obtain a token for a request: use the stored one, refresh it (RFC 6749 §6), or raise an error.
 
-A caller waits in `current_token` or `token_other_than`. The work runs in a flight (`single_flight`): in a
-thread of its own, one at a time per session and process, and under the lease of the credentials, which later
-versions of Hermes take too when they write.
+A caller waits in `current_token` or `token_other_than`. The work runs in a flight (`single_flight`), which
+has its own thread; a session has at most one flight in each process. The flight holds the lease of the
+credentials. Later versions of Hermes take that lease too when they write.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ from hermes_mcp_auth_remote.store.protocol import ANY, Lease, StoreConflict, Sto
 from hermes_mcp_auth_remote.threads import run_in_own_thread, submit_file_work
 from hermes_mcp_auth_remote.values import CredentialKey, Secret, Server
 
-# How long the old token is used before the next try, after a refresh that failed temporarily.
+# After a refresh that failed temporarily, the old token is used for this time before the next try.
 BACKOFF_SECONDS = VALID_TOKEN_PAUSE_SECONDS
-# The same if the old token has expired: short, because all callers wait.
+# The time before the next try if the old token has expired. It is short, because all callers wait.
 RETRY_SECONDS = EXPIRED_TOKEN_PAUSE_SECONDS
 # If an earlier holder of the lease has sent a token request and died, the refresh token may be used up. Send
 # it again only after this time: the limit of an exchange and some more (`timeouts`).
@@ -60,7 +60,7 @@ SENT_REQUEST_SECONDS = 100.0
 
 
 class TokenSource:
-    """Obtains the tokens of one server and owner, and remembers failures that need no retry."""
+    """Obtains the tokens of one server and owner, and remembers failures to avoid useless requests."""
 
     def __init__(self, deps: Dependencies, server: Server, key: CredentialKey) -> None:
         self._deps = deps
@@ -154,7 +154,7 @@ class TokenSource:
         """Start a flight for a token that is due but still valid; call `on_token` if it succeeds."""
 
         def on_flight_done(flight: Future[CachedToken]) -> None:
-            # Ignore an error: the next caller gets it again when this token has expired.
+            # Ignore an error: if it persists, a caller gets it after this token has expired.
             if not flight.cancelled() and flight.exception() is None:
                 on_token(flight.result())
 
@@ -283,7 +283,7 @@ class TokenSource:
             lease: Lease | None = None
             try:
                 lease = await stack.enter_async_context(acquire_lease(self._deps.store, self._key, seconds))
-                # Check before the refresh token is used up: its successor must be storable.
+                # A refresh uses up the refresh token. So check first that the new one can be stored.
                 self._deps.store.check_can_store(self._key)
             except StoreBusy:
                 if interim_token is None:
@@ -329,7 +329,7 @@ class TokenSource:
         raise TokensRefused(f"{host_of(self._server.url)} refuses tokens that were refreshed just now.")
 
     def _is_due(self, tokens: Tokens) -> bool:
-        """True if the tokens need a refresh by the clock, so that a refusal of them says nothing."""
+        """True if the tokens need a refresh by the clock. The server may then refuse them for that reason."""
         return refresh_at(tokens) <= self._deps.clock()
 
     def _record_refresh(self, old_tokens: Tokens | None, new_tokens: Tokens, header: Secret | None) -> None:
@@ -411,7 +411,7 @@ class TokenSource:
     async def _refresh_tokens(
         self, stored: Stored, refused_header: Secret | None, lease: Lease | None
     ) -> CachedToken:
-        """Refresh the stored tokens, unless an earlier failure says that it cannot succeed now."""
+        """Refresh the stored tokens, unless no refresh may be sent now (`_refresh_obstacle`)."""
         credentials, binding = stored.credentials, stored.credentials.binding
         tokens, client, authorization_server = (
             credentials.tokens,
@@ -511,8 +511,8 @@ class TokenSource:
     ) -> CachedToken:
         """Store new credentials and return their header, or that of a login that has replaced `stored`.
 
-        Hermes 0.19 takes no lease, so the user may have logged in there meanwhile. The tokens of a refresh of
-        the earlier session must not replace that login or be stored with its client.
+        Hermes 0.19 takes no lease, so the user may have logged in there meanwhile. Tokens that were refreshed
+        from the earlier session must not replace that login, and must not be stored with its client.
         """
         old = stored.credentials
         try:
@@ -524,7 +524,7 @@ class TokenSource:
             newer_token = self._fresh_token(conflict.found, spent_header)
             if newer_token is not None:
                 return newer_token
-            # The other program's tokens have ended already.
+            # The other program's tokens have expired already.
             version = self._buffered_store.save_credentials(
                 conflict.found.credentials, new, expect=ANY, is_new_login=is_new_login
             )
@@ -602,7 +602,7 @@ class TokenSource:
         return token if token is not None and token.usable_until > needed_until else None
 
     def _unexpired_token(self, stored: Stored, refused_header: Secret | None) -> CachedToken | None:
-        """Return the stored token, due for a refresh soon, if it is valid and not the refused one."""
+        """Return the stored token if it is valid and not the refused one. The next refresh is due soon."""
         tokens, proof_key, now = stored.credentials.tokens, stored.credentials.proof_key, self._deps.clock()
         if tokens is None or not _is_token_valid(tokens, refused_header, now):
             return None

@@ -126,8 +126,8 @@ class Session:
     def report_retry(self, header: str, *, is_accepted: bool) -> None:
         """Record whether the server has accepted the header that replaced a refused one; never waits.
 
-        A caller of `handle_challenge` should report it. If the server refuses new tokens too, it soon gets no
-        more of them (`oauth.token_refusal`).
+        A caller of `handle_challenge` should report it. If the server refuses new tokens too, the pauses
+        between refreshes become longer (`oauth.token_refusal`).
         """
         self._tokens.report_retry(Secret(header), is_accepted=is_accepted)
 
@@ -158,7 +158,6 @@ class Session:
         if now >= token.usable_until or self._tokens.glance() != token.version:
             return None
         if now >= token.refresh_at:
-            # Refresh before the token expires.
             self._tokens.refresh_in_background(self._set_cached_token)
         self._recheck_at = min(token.usable_until, now + STORE_CHECK_SECONDS)
         return token.authorization_header
@@ -185,6 +184,6 @@ def _run_blocking(start: Callable[[], Coroutine[object, object, T]]) -> T:
             hide_locals(error)
             outcome.set_exception(error)
 
-    # A daemon thread: waiting for a user must not keep a program from ending.
+    # A daemon thread: a program can end while a login waits for its user.
     Thread(target=run_in_thread, name="mcp-auth-call", daemon=True).start()
     return outcome.result()

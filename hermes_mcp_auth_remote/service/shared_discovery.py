@@ -1,8 +1,8 @@
 """Share one discovery of a server among all logins that start while it runs.
 
 Logins without a stored client share the client that this discovery registers, because authorization servers
-limit the number of registered clients. The result is not cached: a server may move, so a login
-that starts after this discovery has ended runs discovery again.
+limit the number of registered clients. The result is not cached, because a server may move. A login that
+starts after this discovery has ended runs discovery again.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ from hermes_mcp_auth_remote.values import (
 
 T = TypeVar("T")
 
-# The limit of all requests together. Each of the up to a dozen responses also has its own limit.
+# The time limit of all requests together, up to a dozen. Each response also has its own limit.
 LOGIN_START_SECONDS = TIME_LIMITS.login_start_seconds
 
 
@@ -118,7 +118,7 @@ async def start_login(
         deadline=deps.deadline_after(expires_at - now),
         added_scope=(prepared.request.scope or frozenset()) - granted_scope if granted_scope else frozenset(),
         poll_state=poll_state,
-        # Not for the client of a login that got no response: another one replaces it only once.
+        # False for a client that a login without a response left behind: it is not replaced once more.
         is_client_reused=prepared.is_client_reused
         and stored.client is not None
         and stored.client.client_id == prepared.request.client.client_id,
@@ -130,7 +130,8 @@ async def retry_login(
 ) -> Login | None:
     """Return a waiting login with another request after an error of the provider; the caller stores it.
 
-    Registers another client if the server does not know the login's, or leaves out the scope that it refuses.
+    Registers another client if the server does not know the login's client. Requests less scope if the server
+    refuses the scope.
     Returns None if that cannot help. Raises a ServerError, NetworkError or ConfigError.
     """
     request, is_unknown_client = login.request, error.error in UNKNOWN_CLIENT_ERRORS
@@ -310,14 +311,14 @@ def unanswered_login(
         for login in logins
         if login.key == key and (login.is_over or is_expired(login, login_time(login)))
     ]
-    # Logins of the same moment have no order; the stored client is in question first.
+    # Logins that started at the same time have no order. Prefer one that reused the stored client.
     last = [login for login in ended if login.started_at == ended[-1].started_at]
     last.sort(key=lambda login: not login.is_client_reused)
     return next((login for login in last if is_unanswered(login, credentials)), None)
 
 
 def is_unanswered(login: Login, credentials: Credentials) -> bool:
-    """True if a login that is over, at the stored issuer, got no response from the provider."""
+    """True if a login at the stored issuer is over and got no response from the provider."""
     client, authorization_server = login.request.client, credentials.authorization_server
     is_same_issuer = authorization_server is not None and authorization_server.issuer == login.request.issuer
     # The record of a login that is over has no secrets, so its own client may be unusable.
@@ -327,6 +328,6 @@ def is_unanswered(login: Login, credentials: Credentials) -> bool:
     if login.poll_state is not None or not (client.is_registered and is_same_issuer and is_usable):
         return False
     if login.status == "failed":
-        # Only wrong addresses were pasted.
+        # The user pasted only wrong addresses.
         return login.failure_code == LoginError.code and login.paste_attempts >= MAX_PASTE_ATTEMPTS
     return login.status in {"waiting", "expired", "cancelled"}

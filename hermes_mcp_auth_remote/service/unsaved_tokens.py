@@ -67,8 +67,8 @@ class BufferedCredentialStore:
             return stored
         if _access_token_of(stored.credentials) == unsaved.replaced_access_token:
             return Stored(unsaved.credentials, stored.version)
-        # Another process has stored other tokens since. Discard the unsaved ones, unless a flight has just
-        # replaced them.
+        # Another process has stored other tokens since. Discard the unsaved ones, unless another thread has
+        # just replaced them.
         if self._unsaved is unsaved:
             self._unsaved = None
         return stored
