@@ -35,7 +35,7 @@ _NOT_REGISTERED_MEMBER = "hermes_mcp_auth_not_registered"
 # A member of a binding. The fast path of the `token` command compares it (`fast_token`).
 CONFIG_FILES_MEMBER = "config_files"
 
-# A member of a binding, which earlier versions do not write.
+# A member of a binding. Earlier versions do not write it.
 _NEEDED_SCOPE_MEMBER = "needed_scope"
 
 # A member of a binding: the previous binding, until the tokens of the new binding are on disk.
@@ -79,7 +79,7 @@ def decode_document(data: bytes, path: str) -> Document:
 def tokens_document(tokens: Tokens) -> Document:
     """Return tokens as the MCP SDK's OAuthToken plus Hermes's `expires_at` (epoch seconds).
 
-    DPoP tokens keep `token_type: DPoP`. Hermes ignores such tokens; it could not use them anyway.
+    DPoP tokens keep `token_type: DPoP`. Hermes ignores such tokens, because it cannot use them.
     """
     document: dict[str, object] = {"access_token": tokens.access_token.reveal(), "token_type": tokens.scheme}
     if tokens.expires_at is not None and tokens.obtained_at is not None:

@@ -17,10 +17,10 @@ class Binding:
     """Facts about tokens that Hermes's files do not contain. Times are in epoch seconds.
 
     `server_name` is the name in config.yaml; it cannot be derived from a file's stem. `login_needed` says why
-    the session is over; its tokens stay on disk. `config_files` is the identity
-    (`hermes_home.config_identity`) of a config.yaml and a .env that give the server this URL in any
-    environment, or None if it is unknown. `needed_scope` is the scope of an `insufficient_scope` challenge
-    since the login (empty if the server named none), or None if there was none.
+    the session is over; the tokens of that session stay on disk. `config_files` is the identity
+    (`hermes_home.config_identity`) of the config.yaml and .env that give the server this URL in any
+    environment, or None if it is unknown. `needed_scope` is the scope that the server has demanded by
+    `insufficient_scope` since the login (empty if it named none), or None without such a challenge.
     """
 
     server_name: str
@@ -42,9 +42,9 @@ class Binding:
 class Credentials:
     """Everything that is stored for one server and owner; every part may be missing.
 
-    `binding` is None if Hermes wrote the tokens, or if a user has logged in since with another client or at
-    another issuer. Otherwise all other parts agree with it. `proof_key` is the private JWK that DPoP tokens
-    are bound to (RFC 9449).
+    `binding` is None if Hermes wrote the tokens, or if another program has stored a later login with another
+    client or issuer. Otherwise the other parts agree with the binding. `proof_key` is the private JWK that
+    DPoP tokens are bound to (RFC 9449).
     """
 
     tokens: Tokens | None = None
@@ -55,7 +55,7 @@ class Credentials:
 
 
 def reconcile(credentials: Credentials, *, matches_tokens: bool) -> Credentials:
-    """Return the parts of credentials that belong together; several programs write their files.
+    """Return the parts of credentials that belong together: several programs write the files.
 
     `matches_tokens` is True if the binding was written for these tokens. Then the binding decides, and a
     client or metadata of another login is left out: only its own issuer may receive a refresh token (RFC 9700

@@ -36,7 +36,7 @@ class _Marker(Enum):
 # The result of a glance if the store cannot tell without waiting, or if a later change could look the same.
 UNKNOWN: Final = _Marker.UNKNOWN
 Unknown: TypeAlias = Literal[_Marker.UNKNOWN]
-# The expected version of a write that replaces whatever is stored; and the filter that matches everything.
+# As the expected version of a write: replace any stored value. As a filter: match everything.
 ANY: Final = _Marker.ANY
 AnyValue: TypeAlias = Literal[_Marker.ANY]
 
@@ -92,7 +92,7 @@ LeaseName: TypeAlias = CredentialKey | Poller
 
 
 class Lease(Protocol):
-    """An exclusive right, also among the threads of a process. It ends with `release` or with the process."""
+    """An exclusive right, also between threads of one process. It ends with `release` or with the process."""
 
     @property
     def request_sent_at(self) -> float | None:
@@ -116,11 +116,11 @@ class LeaseStore(Protocol):
 
     @property
     def lease_retry_seconds(self) -> float:
-        """How long a caller waits before it asks again for a lease that another one holds."""
+        """How long a caller waits before it asks again for a lease that another caller holds."""
         ...
 
     def try_lease(self, name: LeaseName) -> Lease | None:
-        """Take a lease at once; None if another one holds it. Raises StoreError."""
+        """Take a lease at once; None if another thread or process holds it. Raises StoreError."""
         ...
 
     def is_leased(self, name: LeaseName) -> bool:
@@ -142,8 +142,8 @@ class KeyChanges(Protocol):
 class CredentialStore(Protocol):
     """The credentials of each server and owner.
 
-    A caller that reads, refreshes and writes holds the lease of the key meanwhile. It passes `expect` all the
-    same, because Hermes Agent takes no lease.
+    A caller that reads, refreshes and writes holds the lease of the key meanwhile. It must also pass
+    `expect`, because Hermes Agent 0.19 takes no lease.
     """
 
     def now(self) -> float:
@@ -210,7 +210,7 @@ class CredentialStore(Protocol):
         ...
 
     def recover_login(self, key: CredentialKey, login_id: str) -> bool:
-        """Complete or undo what a process that has died was storing for a login.
+        """Complete or undo the storing of a login whose process has died.
 
         Returns True if another process is still storing it.
         """
@@ -225,7 +225,7 @@ class CredentialStore(Protocol):
         ...
 
     def list_keys(self, owner: Owner | AnyValue = ANY) -> list[CredentialKey]:
-        """List every server and owner with stored tokens, or those of one owner; opens no secret."""
+        """List every server and owner with stored tokens, or those of one owner; reads no secret."""
         ...
 
 
@@ -246,7 +246,7 @@ class RefreshFailureStore(Protocol):
 
 
 class TokenRefusalStore(Protocol):
-    """That a server refuses new tokens too, for other processes. No method raises."""
+    """The refusals of new tokens by servers, for other processes. No method raises."""
 
     def read(self, key: CredentialKey, tokens: Tokens) -> TokenRefusal | None:
         """Return the refusal of these tokens, None if there is none."""
@@ -309,8 +309,8 @@ class Notice:
     """One message to one user about one session; `message` is its id, empty until the platform returns one.
 
     `is_over` is True if the session had ended, False if it was about to end. `of_tokens` is a time that
-    identifies the tokens of that session, or None if it is unknown. `at` is when this process started to
-    write the message. Both times are in epoch seconds.
+    identifies the tokens of that session, or None if it is unknown. `at` is when a process started to write
+    the message. Both times are in epoch seconds.
     """
 
     platform: str

@@ -36,13 +36,13 @@ def test_only_what_changed_is_returned_and_no_other_folder_is_opened(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes, opened = KeyChanges(store), list[str]()
-    find_files = key_changes._find_files
+    scan_files = key_changes._scan_files
 
     def record(path: str) -> object:
         opened.append(path)
-        return find_files(path)
+        return scan_files(path)
 
-    monkeypatch.setattr(key_changes, "_find_files", record)
+    monkeypatch.setattr(key_changes, "_scan_files", record)
     settle()
     assert changes.poll() == {OPERATOR, ADA, BOB}
     opened.clear()
@@ -77,7 +77,7 @@ def test_a_change_in_the_same_tick_of_the_clock_is_not_lost(store: FileStore) ->
     assert changes.poll() == {OPERATOR}
 
 
-def test_a_file_that_is_written_in_place_is_found_by_the_full_look(
+def test_a_file_that_is_written_in_place_is_found_by_the_full_scan(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = KeyChanges(store)
@@ -86,8 +86,8 @@ def test_a_file_that_is_written_in_place_is_found_by_the_full_look(
     path = store.root / "notes.json"
     path.write_bytes(path.read_bytes().replace(b"access-0", b"access-12345"))
     assert changes.poll() == set()
-    monkeypatch.setattr(key_changes, "FULL_LOOK_SECONDS", 0.0)
-    changes._next_full_look_at = 0.0
+    monkeypatch.setattr(key_changes, "FULL_SCAN_SECONDS", 0.0)
+    changes._next_full_scan_at = 0.0
     assert changes.poll() == {OPERATOR}
 
 

@@ -115,7 +115,7 @@ class FileStore:
     """
 
     lease_retry_seconds = LEASE_RETRY_SECONDS
-    # The function itself, without a method around it: each request of a program asks it for the time.
+    # Not a method that calls it: a program calls this for each request.
     now = staticmethod(time.time)
 
     def __init__(self, home: Path) -> None:
@@ -222,7 +222,7 @@ class FileStore:
         return version
 
     def _previous_binding(self, key: CredentialKey, binding: Binding, tokens: Tokens) -> Document | None:
-        """Return the binding of the stored tokens; None unless other tokens than `tokens` are stored."""
+        """Return the binding of the stored tokens; None if there are none, or if they equal `tokens`."""
         try:
             stored = self.read(key).credentials
         except StoreError:
@@ -415,7 +415,7 @@ class FileStore:
         return _encode_version(self._file_version(key))
 
     def _check_version(self, key: CredentialKey, expect: ExpectedVersion) -> None:
-        """Raise StoreConflict if other tokens are stored than those of the version `expect`."""
+        """Raise StoreConflict if the stored tokens do not have the version `expect`."""
         if expect is not ANY and self._version(key) != expect:
             raise StoreConflict(
                 f"Another program has stored other tokens of {key.server_name} in the meantime.",
@@ -450,7 +450,7 @@ class FileStore:
     def _folders(self, key: CredentialKey) -> tuple[Path, ...]:
         if key.owner is None:
             return (self.root,)
-        # A read asks ten times, and a Path costs more than opening a file.
+        # A read calls this ten times, and creating a Path costs more than opening a file.
         last = self._last_folders
         if last is None or last[0] != key.owner:
             owners = self.root / OWNERS_FOLDER

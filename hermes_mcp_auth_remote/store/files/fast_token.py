@@ -21,9 +21,9 @@ def read_valid_token(home: StrPath, server_name: str, now: float) -> str | None:
     """Return the operator's access token for a server, or None if the slow path must decide; never raises.
 
     `now` is in epoch seconds. Returns a token only if the files are private, the binding is for this server
-    and asks for no login, the bearer token needs no refresh yet (`refresh_margins`), and config.yaml and .env
-    have not changed since the server's URL in the binding was read from them. The slow path handles and
-    explains all other cases.
+    and asks for no login, and the bearer token needs no refresh yet (`refresh_margins`). In addition,
+    config.yaml and .env must be unchanged since the URL in the binding was read from them. The slow path
+    handles and explains all other cases.
     """
     try:
         root = os.path.join(home, "mcp-tokens")
@@ -34,7 +34,7 @@ def read_valid_token(home: StrPath, server_name: str, now: float) -> str | None:
         ):
             return None
         binding, tokens = _read_object(f"{stem}.binding.json"), _read_object(f"{stem}.json")
-        # Read the configuration last: a later change then counts as one after the token was printed.
+        # Read the configuration last: a later change counts as a change after the token was printed.
         needs_slow_path = binding.get("config_files") != config_identity(home)
     except (StoreError, OSError, ValueError, RecursionError):
         return None

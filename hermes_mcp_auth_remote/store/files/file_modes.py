@@ -33,8 +33,8 @@ _log = logging.getLogger(__name__)
 def make_private(descriptor: int, path: StrPath, mode: int, *, is_trusted: bool) -> None:
     """Set this mode on an open file or directory of this user, or raise StoreUnsafe.
 
-    `is_trusted` is True if no user outside the group can have changed it. If it is False, refuse it and keep
-    its mode: with a private mode, the next read would accept it.
+    `is_trusted` is True if no user outside the group can have changed the file. A file that is not trusted is
+    refused and keeps its mode: the next read would accept it with a private mode.
     """
     before = os.fstat(descriptor).st_mode
     if is_trusted:
@@ -70,7 +70,7 @@ def _set_private_mode(descriptor: int, path: StrPath, mode: int, old_mode: int) 
 
 
 def _supports_modes(descriptor: int, old_mode: int) -> bool:
-    """True unless the file system ignores or refuses a harmless change of mode."""
+    """Return False if the file system ignores or refuses a harmless change of mode, else True."""
     # These bits give no other user access.
     bit = stat.S_ISVTX if stat.S_ISDIR(old_mode) else stat.S_IXUSR
     mode, observed_modes = stat.S_IMODE(old_mode), {old_mode}

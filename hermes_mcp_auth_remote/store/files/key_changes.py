@@ -1,11 +1,11 @@
-"""Which stored credentials have changed since the last look, at the cost of one `stat` per folder.
+"""Find the stored credentials that have changed since the last scan, with one `stat` per folder.
 
-A file is replaced by a rename, which changes the time of its folder. So a folder whose times are the same as
-before needs no look at its files. A bind-mounted file is written in place, but a commit keeps a copy beside
-it meanwhile, which also changes the folder.
+Programs replace a file by a rename, which changes the times of its folder. So the files of a folder with the
+same times as before are not scanned. A bind-mounted file is written in place. A commit then keeps a copy
+beside the file, which also changes the times of the folder.
 """
 
-# Path objects cost more than the calls of the system: there may be ten thousand folders.
+# Path objects cost more than the system calls, and there may be ten thousand folders.
 # ruff: noqa: PTH118
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from hermes_mcp_auth_remote.store.files.private_files import has_directory
 from hermes_mcp_auth_remote.values import CredentialKey, Owner
 
 _FolderVersion = tuple[int, int, int]
-# Another program may write a file in place. After this time, look at the files of all folders again.
-FULL_LOOK_SECONDS = 3600.0
+# Another program may write a file in place. After this time, scan the files of all folders again.
+FULL_SCAN_SECONDS = 3600.0
 
 
 class KeyFiles(Protocol):
@@ -48,7 +48,7 @@ class KeyFiles(Protocol):
 
 @dataclass(slots=True)
 class _Folder:
-    """What was seen in the folder of an owner. `version` is None if it may change without another time."""
+    """The last scan of an owner's folder. `version` is None if a later change could leave the same times."""
 
     owner: Owner
     version: _FolderVersion | None = None
@@ -64,8 +64,8 @@ class FileKeyChanges:
         self._store = store
         self._root = str(store.root)
         self._folders: dict[str, _Folder] = {}
-        self._next_full_look_at = 0.0
-        # If a call fails, the next one returns what it found.
+        self._next_full_scan_at = 0.0
+        # The keys that the next successful call returns: an earlier call may find some and then fail.
         self._changed = set[CredentialKey]()
 
     def poll(self) -> set[CredentialKey]:
@@ -75,8 +75,8 @@ class FileKeyChanges:
         """
         # This refuses a folder that other users can change.
         has_directory(self._root)
-        if time.monotonic() >= self._next_full_look_at:
-            self._next_full_look_at = time.monotonic() + FULL_LOOK_SECONDS
+        if time.monotonic() >= self._next_full_scan_at:
+            self._next_full_scan_at = time.monotonic() + FULL_SCAN_SECONDS
             for known_folder in self._folders.values():
                 known_folder.version = None
         seen = set[str]()
@@ -91,7 +91,7 @@ class FileKeyChanges:
                 # No owner has this folder.
                 folder.version = version
                 continue
-            self._look_into(folder, path)
+            self._scan_folder(folder, path)
             is_settled = time.time_ns() - max(version[:2]) > MTIME_RESOLUTION_NS
             folder.version = version if is_settled else None
         for name in self._folders.keys() - seen:
@@ -110,35 +110,35 @@ class FileKeyChanges:
         except (FileNotFoundError, NotADirectoryError):
             return
 
-    def _look_into(self, folder: _Folder, path: str) -> None:
-        """Compare the files in a folder with those of the last look, and note the changed keys."""
-        found = _find_files(path)
-        for stem in found.unfinished_stems:
+    def _scan_folder(self, folder: _Folder, path: str) -> None:
+        """Compare the files in a folder with those of the last scan, and add the changed keys."""
+        scan = _scan_files(path)
+        for stem in scan.unfinished_stems:
             # A process was killed while it stored a login. A read completes the commit or rolls it back.
             with suppress(StoreError):
                 self._store.read(CredentialKey(stem, folder.owner))
-        for stem in folder.files.keys() | found.files.keys():
-            if folder.files.get(stem) == found.files.get(stem):
+        for stem in folder.files.keys() | scan.files.keys():
+            if folder.files.get(stem) == scan.files.get(stem):
                 continue
             if (previous_key := folder.keys.pop(stem, None)) is not None:
                 self._changed.add(previous_key)
-            if stem in found.stems_with_tokens:
+            if stem in scan.stems_with_tokens:
                 key = folder.keys[stem] = self._store.key_for_stem(Path(path), stem, folder.owner)
                 self._changed.add(key)
-        folder.files = found.files
+        folder.files = scan.files
 
 
 def _version_of(status: os.stat_result) -> _FolderVersion:
     return status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-class _FoundFiles(NamedTuple):
+class _FolderScan(NamedTuple):
     files: dict[str, int]
     stems_with_tokens: set[str]
     unfinished_stems: list[str]
 
 
-def _find_files(path: str) -> _FoundFiles:
+def _scan_files(path: str) -> _FolderScan:
     """Return the files in a folder, by stem; raises StoreUnwritable."""
     versions, stems_with_tokens, unfinished_stems = (
         dict[str, list[tuple[str, int, int, int]]](),
@@ -161,8 +161,8 @@ def _find_files(path: str) -> _FoundFiles:
                     if dot + extension == TOKENS:
                         stems_with_tokens.add(stem)
     except (FileNotFoundError, NotADirectoryError):
-        return _FoundFiles({}, set(), [])
+        return _FolderScan({}, set(), [])
     except OSError as error:
         raise StoreUnwritable(f"{path} cannot be read: {error.strerror}.") from error
-    files = {stem: hash(tuple(sorted(found))) for stem, found in versions.items()}
-    return _FoundFiles(files, stems_with_tokens, unfinished_stems)
+    files = {stem: hash(tuple(sorted(file_versions))) for stem, file_versions in versions.items()}
+    return _FolderScan(files, stems_with_tokens, unfinished_stems)

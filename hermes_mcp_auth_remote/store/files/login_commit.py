@@ -5,11 +5,10 @@ file under a temporary name. Then it writes the record `.<stem>.pending.tmp` wit
 old contents, and the identity of each file that is replaced. `complete` renames the files to their final
 names, the tokens last; `delete_record` removes the record. All of this happens under the lock of the
 credentials. Therefore, if a holder of the lock finds a record, the process that wrote it has died, and
-`commit_recovery` completes the commit or rolls it back.
+`login_commit_recovery` completes the commit or rolls it back.
 
-It is always known whether the last file was committed: the rename to its final name removes its temporary
-name. If the temporary name is gone, the commit is done and only the record must be removed. The content of
-the files does not matter then.
+The rename of the last file to its final name removes its temporary name. So if the temporary name is gone,
+the commit is done, and recovery only removes the record. The content of the files does not matter then.
 
 Other programs write the same files and do not know the record: Hermes, which renames its files and takes no
 lock (0.19), and older versions of this program. Between the death of the process and the recovery, they may
@@ -29,7 +28,7 @@ do this:
   the new files, because inode and time differ.
 - An old version logs out: it removes each file of the stem that ends in `.tmp`, so it also removes the record
   and the new files.
-- An old version, or this one, declares the login failed: `commit_recovery` rolls it back.
+- An old version, or this one, declares the login failed: `login_commit_recovery` rolls it back.
 - A program changes mode, owner or times of a file: the file has its old content, and the login is completed.
 
 A rollback restores the old content of each file that this commit wrote and that nothing has replaced since,
@@ -37,8 +36,9 @@ the last file first. If a process dies while it completes or rolls back, the rec
 of the lock continues.
 
 A file that cannot be replaced by a rename (a bind mount gives EBUSY, some file systems EXDEV or EPERM) is
-written in place, after the record says so. Its temporary file and the record are the recovery copies. A
-mixture of old and new bytes is the result of an interrupted write in place; recovery writes the file again.
+written in place. Before that, the record is updated to say so. The temporary file and the record are the
+recovery copies. If the write is interrupted, the file has a mixture of old and new bytes, and recovery writes
+it again.
 RFC 9700 section 4.14.2.
 """
 
@@ -151,7 +151,7 @@ class Commit:
     def read_last_version(self) -> tuple[int, int, int]:
         """Return (mtime_ns, size, inode) of the last file as this commit wrote it. Raises StoreError.
 
-        Not those of a file that another program has put in its place since.
+        For a renamed file, these are the recorded values: another program may have replaced the file since.
         """
         change = self.changes[-1]
         if change.in_place or change.wrote is None:
@@ -187,7 +187,7 @@ class Commit:
             overwrite_private(path, change.old)
 
     def _restage_missing(self) -> Commit:
-        """Write the temporary file again for each file that was put in place and is missing now."""
+        """Write the temporary file again for each file that was renamed into place and is missing now."""
         if self.is_committed:
             return self
         changes = tuple(

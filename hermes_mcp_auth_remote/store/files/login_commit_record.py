@@ -1,4 +1,4 @@
-"""The record of files that are replaced together (`commit`): its values and its JSON document."""
+"""The record of files that are replaced together (`login_commit`): its values and its JSON document."""
 
 # ruff: noqa: PTH119
 

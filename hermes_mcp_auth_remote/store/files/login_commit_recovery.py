@@ -1,4 +1,4 @@
-"""Complete or roll back the commit of a process that died, under the lock of the credentials (`commit`)."""
+"""Complete or roll back the commit of a process that died (`login_commit`), under the credentials' lock."""
 
 from __future__ import annotations
 
@@ -95,6 +95,6 @@ def _has_login_failed(login_id: str | None, logins: LoginFiles) -> bool:
     try:
         login = logins.get(login_id)
     except (StoreError, LoginError):
-        # The login cannot be read; it may have been purged. Nothing says that it failed.
+        # The login cannot be read, perhaps because it was removed. Treat it as not failed.
         return False
     return login.is_over and login.status != "done"

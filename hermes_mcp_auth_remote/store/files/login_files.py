@@ -109,7 +109,7 @@ class LoginFiles:
         request_number = next(self._request_numbers)
         with self._listing_lock:
             if self._last_served_request < request_number:
-                # A later caller may have written a login that this scan does not see.
+                # This scan does not serve later callers: they may have written a login that it misses.
                 last_request_served = next(self._request_numbers)
                 self._last_listing = self._scan_folder()
                 self._last_served_request = last_request_served
@@ -181,7 +181,6 @@ class LoginFiles:
         """
         self._prepare_folders()
         lock = PollerLock(self._poller_path(poller_id))
-        # Exclude processes that clean up after dead pollers.
         with self._exclusive_access():
             return lock if lock.try_acquire() else None
 
@@ -255,7 +254,7 @@ class LoginFiles:
 
 
 class PollerLock(FileLock):
-    """The lock that a poller holds as long as it lives; a released one leaves no file."""
+    """The lock that a poller holds as long as it lives; `release` removes the file."""
 
     def release(self) -> None:
         """Release the lock, so that the poller counts as dead, and try to remove the file."""

@@ -37,7 +37,7 @@ class NoticeFile:
         self._root = root
         self._folder = root / "logins"
         self._path = self._folder / ".notices.json"
-        # The last content with the file's version, if a later change cannot keep that version.
+        # The file's version and content at the last read; None if a later change could leave that version.
         self._last_read: tuple[tuple[int, ...], tuple[Notice, ...]] | None = None
 
     def list_all(self) -> list[Notice]:
@@ -82,7 +82,7 @@ class NoticeFile:
 
 def _notice_document(notice: Notice) -> dict[str, object]:
     document: dict[str, object] = asdict(notice)
-    # Earlier versions read the names of these members.
+    # Earlier versions read these member names.
     document["key"] = {"server": notice.key.server_name, "owner": notice.key.owner}
     return document
 

@@ -1,4 +1,4 @@
-"""The users whom administrators have admitted from a chat, `HERMES_HOME/mcp-auth-people.json`, mode 0600.
+"""The users that administrators have admitted in a chat, `HERMES_HOME/mcp-auth-people.json`, mode 0600.
 
 config.yaml belongs to the operator, and this package never writes it.
 """

@@ -123,7 +123,7 @@ def stage_private(path: StrPath, data: bytes) -> tuple[str, os.stat_result]:
 
 
 def _temporary_path(folder: str, name: str) -> str:
-    # Exactly one dot before a hidden name too: `remove_temporary_files` expects the stem after it.
+    # One leading dot, also for a hidden name: `remove_temporary_files` expects the stem after one dot.
     name = name.removeprefix(".")
     return os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(6).hex()}{TEMPORARY_SUFFIX}")
 
@@ -227,7 +227,7 @@ def remove_if_older(path: StrPath, before: float | None) -> None:
 
 
 def remove_temporary_files(path_prefix: str, before: float | None) -> None:
-    """Remove temporary files of killed writers, all or older than `before` (epoch seconds)."""
+    """Remove temporary files of killed writers that are older than `before` (epoch seconds; None: all)."""
     folder, name = os.path.split(path_prefix)
     with os.scandir(folder) as entries:
         paths = [entry.path for entry in entries if entry.name.startswith(f".{name}.")]

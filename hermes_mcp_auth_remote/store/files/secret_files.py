@@ -1,7 +1,8 @@
 """Read a secret from a file that the operator or a container runtime provides, such as a bot's token.
 
 Such a file often belongs to root and not to this user: Docker mounts secrets with mode 0444, Kubernetes as
-links through `..data/`, systemd credentials with 0440. So it is enough that other users cannot change it.
+links through `..data/`, systemd credentials with 0440. So this module only refuses files that other users can
+change, and unsafe modes that this user has set.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def _check_mode(status: os.stat_result, path: str, *, is_link: bool) -> None:
             f"{path} can be changed by others (mode {mode:04o}).",
             f"Check its content, then run `chmod go-w {shlex.quote(path)}`.",
         )
-    # A container runtime has set the mode if nobody may write the file (0444, 0440) or a link leads to it.
+    # A container runtime has set the mode if no user may write the file (0444, 0440) or a link leads to it.
     # Another mode is a mistake that this user can fix.
     if mode & 0o077 and mode & 0o200 and status.st_uid == os.geteuid() and not is_link:
         raise StoreUnsafe(

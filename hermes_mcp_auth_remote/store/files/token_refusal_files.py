@@ -1,4 +1,4 @@
-"""That a server refuses new tokens too, for other processes: `mcp-tokens/<stem>.token-refusal`.
+"""Record for other processes that a server refuses new tokens too: `mcp-tokens/<stem>.token-refusal`.
 
 As with `refresh_failure_files`, the record contains a fingerprint of its tokens, and a file that cannot be
 read counts as missing.
