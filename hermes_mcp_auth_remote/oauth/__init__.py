@@ -17,7 +17,8 @@ The modules, in the order of the steps of a login, with their sources:
     token           code or refresh_token -> Tokens; revocation           RFC 6749 §4.1.3, §5, §6; 7009
     token_errors    the meaning of an error response                      RFC 6749 §5.2
     refresh_failure when to retry a refresh, and when the session is over
-    hosts           host names in one form, for comparison
+    token_refusal   when to refresh again if the server refuses new tokens
+    host_names      host names in one form, for comparison
 
 `hermes_mcp_auth_remote.flows` combines these steps.
 """

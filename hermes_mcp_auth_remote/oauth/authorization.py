@@ -101,10 +101,11 @@ def select_scope(
 ) -> frozenset[str] | None:
     """Select the scope to request; None sends no `scope` parameter.
 
-    The first of these: the configured scope, the challenge's scope, `scopes_supported` of the protected
-    resource. A step-up requests the union with `granted_scope`, and with the `needed_scope` of an earlier
-    challenge. `offline_access` is added if the authorization server lists it. The result is never all
-    `scopes_supported` of the authorization server (quirk 26), and never exceeds `scope_cap`.
+    Starts with the first of these that is set: the configured scope, the challenge's scope, and
+    `scopes_supported` of the protected resource. Adds `granted_scope` (for a step-up) and the `needed_scope`
+    of an earlier challenge. Adds `offline_access` if the authorization server lists it and no scope is
+    configured. Never requests all `scopes_supported` of the authorization server (quirk 26), and never more
+    than `scope_cap`.
     """
     resource = discovery.protected_resource
     supported_scope = parse_scope(" ".join(resource.scopes_supported or ())) if resource else None
@@ -114,7 +115,7 @@ def select_scope(
     scope = (base_scope or frozenset()) | granted_scope | needed_scope
     if not scope:
         return None
-    # If the operator configured a scope, add nothing to it.
+    # Do not add `offline_access` to a scope that the operator configured.
     if not configured_scope and "offline_access" in (discovery.authorization_server.scopes_supported or ()):
         scope |= {"offline_access"}
     # The cap applies last, so that nothing is added afterwards. Without `scope`, the server grants its
@@ -228,10 +229,10 @@ def push_request(
     """Push the request if the server has an endpoint for that (RFC 9126); else return it unchanged.
 
     A pushed request hides its parameters from the browser, protects them from change, and has a URL short
-    enough for a QR code. If the server does not require it, and the push fails or the lifetime is too short,
-    the request is returned unchanged, unless the error is one of `fatal_errors`. If the server refuses the
-    client's authentication method, tries the other one once; the returned request's client has the method
-    that worked. Raises MalformedResponse, TokenError or a NetworkError.
+    enough for a QR code. If the server does not require pushed requests, a failed push or a short lifetime
+    leaves the request unchanged, except for an error in `fatal_errors`. If the server refuses the client's
+    authentication method, tries the other one once; the returned request's client has the method that
+    worked. Raises MalformedResponse, TokenError or a NetworkError.
     """
     if authorization_server.pushed_authorization_request_endpoint is None:
         return request

@@ -169,9 +169,9 @@ def manual_client_advice(redirect_uri: str) -> str:
 
 
 def manual_redirect_uri(redirect_uri: str, configured_port: int = 0) -> str:
-    """Return the redirect URI of logins with a configured client, for the redirect URI of another login.
+    """Return the redirect URI that a client made by hand needs, from the redirect URI of a login.
 
-    On loopback, its port is always the same: a client made by hand has one redirect URI (quirk 59).
+    On loopback, its port is always the same, because such a client has one redirect URI (quirk 59).
     """
     parts = urlsplit(redirect_uri)
     host = parts.hostname or ""
@@ -182,7 +182,7 @@ def manual_redirect_uri(redirect_uri: str, configured_port: int = 0) -> str:
 
 
 def supports_device_flow(authorization_server: AuthorizationServer) -> bool:
-    """True if the server has a device endpoint and does not list its grants without the device grant."""
+    """True if the server has a device endpoint, and lists the device grant or lists no grants."""
     grants = authorization_server.grant_types_supported
     return authorization_server.device_authorization_endpoint is not None and (
         grants is None or DEVICE_GRANT in grants
@@ -231,8 +231,8 @@ def read_registration_response(
             "register a client there by hand and set `oauth.client_id`.",
             server_message=method,
         )
-    # Hermes's own reader requires these members, also if the server omits them. Of the redirect URIs only
-    # the requested one is stored: a later login listens on it.
+    # Hermes's own reader requires these members even if the server omits them. Store only the requested
+    # redirect URI, because a later login listens on it.
     grants = string_list(document, "grant_types") or grant_types
     required_members = {
         "redirect_uris": [redirect_uri],
@@ -319,9 +319,9 @@ def register_client(
 ) -> Exchange[Client]:
     """Register a client; if the server refuses, try again with another request.
 
-    The next request has the other loopback host in the redirect URI (quirk 22), or fewer grants. With
-    `for_device_flow` the device grant alone is requested next, for servers that take one grant per client
-    (quirk 58), and then no device grant. Read the accepted redirect URI from `redirect_uris`, and call
+    The next request has the other loopback host in the redirect URI (quirk 22), or no device grant. With
+    `for_device_flow`, a request for the device grant alone comes before that, for servers that allow one
+    grant per client (quirk 58). Read the accepted redirect URI from `redirect_uris`, and call
     `device.can_use_device_flow` and `can_use_code_flow` for the grants. Raises RegistrationError,
     MalformedResponse or a NetworkError.
     """
@@ -443,8 +443,8 @@ def alternative_auth_method(client: Client) -> str | None:
 
 
 def with_auth_method(client: Client, auth_method: str) -> Client:
-    """Return the client with the method that its server accepts, as it is stored."""
-    # A server that refuses the secret has no use for it. A stored secret would be tried again.
+    """Return the client to store, with the method that its server accepts."""
+    # Drop a secret that the server refuses. Otherwise the next request would try it again.
     secret = None if auth_method == "none" else client.client_secret
     return replace(client, auth_method=auth_method, client_secret=secret)
 

@@ -101,8 +101,8 @@ def find_device_endpoint(
 ) -> Exchange[AuthorizationServer]:
     """Look for the device endpoint in the OpenID documents if the first document lacks it (quirk 46).
 
-    `issuer` is spelt as the caller of discovery spelt it. Returns the server with the device endpoint, or
-    unchanged if a document cannot be fetched or belongs to another issuer.
+    Pass `issuer` in the spelling that discovery got. Returns the server with the device endpoint, or
+    unchanged if no document of this issuer has one.
     """
     if (
         authorization_server.device_authorization_endpoint is not None

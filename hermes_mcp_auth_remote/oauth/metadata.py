@@ -55,8 +55,8 @@ AUTHORIZATION_SERVER_STEP = "authorization server metadata"
 MAX_ISSUERS_TRIED = 4
 # The limit for a resource's list; a real resource has one or two.
 MAX_ISSUERS_READ = 8
-# The members that are kept: those that this package reads, and those of Hermes's model that Hermes uses. If
-# they exceed the limit of `select_members`, the last ones are cut.
+# Keep the members that this package reads, and the members that Hermes uses. If they exceed the limit of
+# `select_members`, the last ones are cut.
 _KEPT_MEMBERS = (
     "issuer",
     "authorization_endpoint",
@@ -179,7 +179,7 @@ def discover_metadata(
         # MCP 2025-03-26: "the authorization base URL [is] the MCP server URL [without] path".
         found_server = yield from discover_authorization_server(origin_of(server_url), trusted)
         if found_server is None and refusal is not None:
-            # A refusal does not say that there is no metadata: guess no endpoints (quirk 56).
+            # A refusal does not prove that there is no metadata, so do not guess endpoints (quirk 56).
             raise refusal
         return Discovery(found_server or default_authorization_server(server_url), None)
     return Discovery((yield from _discover_first_suitable(issuers, trusted, is_suitable)), resource)
@@ -217,9 +217,9 @@ def discover_protected_resource(
 ) -> Exchange[ProtectedResource | None]:
     """Fetch protected resource metadata: from the challenge's URLs, else by path, else at the root.
 
-    Returns None if the server publishes none (MCP 2025-03-26). Raises ClientRefused if each place answers
-    403. Raises another ServerError or a NetworkError if a request fails, because a fallback after a failure
-    would be a downgrade.
+    Returns None if the server publishes none (MCP 2025-03-26). Raises ClientRefused if each URL responds with
+    a status of REFUSING_STATUSES. Raises another ServerError or a NetworkError if a request fails, because a
+    fallback after a failure would be a downgrade.
     """
     first_error: McpAuthError | None = None
     refused: list[bool] = []
@@ -286,7 +286,7 @@ def read_protected_resource_response(
 
 
 def _check_resource(resource: str, server_url: str) -> None:
-    """Raise DiscoveryFailed, with what differs, if a `resource` is not this server (RFC 9728 section 3.3)."""
+    """Raise DiscoveryFailed or UnsafeUrl if a `resource` is not this server (RFC 9728 section 3.3)."""
     server_parts = urlsplit(safe_url(server_url, "server address"))
     try:
         parts = split_url(resource)
@@ -326,7 +326,8 @@ def discover_authorization_server(
 ) -> Exchange[AuthorizationServer | None]:
     """Fetch an issuer's metadata from its well-known URLs; None if it publishes none.
 
-    Raises ClientRefused if each place answers 403, another ServerError or a NetworkError if a request fails.
+    Raises ClientRefused if each URL responds with a status of REFUSING_STATUSES. Raises another ServerError
+    or a NetworkError if a request fails.
     """
     first_error: McpAuthError | None = None
     refused: list[bool] = []
@@ -370,7 +371,7 @@ def _is_refused(response: Response, label: str) -> bool:
     return response.status in REFUSING_STATUSES
 
 
-# Statuses of firewalls. A 401 of a server that answers all paths with it says that the document is absent.
+# The statuses of firewalls. A 401 counts as absent, because some servers send it for all unknown paths.
 REFUSING_STATUSES = frozenset({403, 406, 451})
 
 
@@ -385,9 +386,9 @@ def read_authorization_server_response(
 ) -> AuthorizationServer:
     """Read authorization server metadata; raises IssuerMismatch, MalformedResponse or UnsafeUrl.
 
-    RFC 8414 section 3.3: the `issuer` "MUST be identical" to the one that built the URL. Two exceptions: a
-    trailing slash if the issuer has no path (quirk 1), and an issuer that `is_trusted_issuer` accepts
-    (quirks 2, 3).
+    RFC 8414 section 3.3: the `issuer` "MUST be identical" to the issuer from which the URL was built. Two
+    differences are accepted: a trailing slash if the issuer has no path (quirk 1), and an issuer that
+    `is_trusted_issuer` accepts (quirks 2, 3).
     """
     document = read_json_object(response.body, AUTHORIZATION_SERVER_STEP)
     published = string_member(document, "issuer")

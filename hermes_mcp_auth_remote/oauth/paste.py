@@ -18,15 +18,15 @@ MAX_ADDRESSES = 8
 # Terminals and chat windows do not wrap at a smaller width.
 MIN_WRAPPED_CHARS = 20
 
-# Usual widths of windows. At another width, two lines do not show that they are one wrapped line.
+# Usual widths of windows. At another width, two lines may not be parts of one wrapped line.
 _WINDOW_WIDTHS = frozenset({40, 60, 64, 72, 76, 78, 79, 80, 100, 120, 132})
-# Terminals and chats cut a longer line or message at these lengths (MAX_CANON, Discord, Telegram). Several
-# parts of a Telegram message may have been joined.
+# Terminals and chats cut a longer line or message at these lengths (MAX_CANON, Discord, Telegram). A user may
+# have joined several parts of a Telegram message.
 _CUT_LENGTHS = frozenset({1023, 1024, 2000, 4000, 4095, 4096, 8192, 12_288})
 
 # Colours, and the markers that a terminal puts around a paste.
 _ESCAPE_SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-# The same without ESC, which a shell, an editor or a slow connection took away.
+# Paste markers without ESC, which a shell, an editor or a slow connection has removed.
 _PASTE_MARK = re.compile(r"(?:\^\[)?\[20[01]~")
 _LOST_PASTE_MARKS = re.compile(r"(20|0|)0~(.*)(?:\1)1~", re.DOTALL)
 _SEQUENCE_TAIL = re.compile(r"(?:\^\[)?\[(?:[?>=]?[\d;]+[A-Za-z~]|[A-DIO])$")
@@ -76,8 +76,9 @@ def clean_text(text: str) -> str:
 def extract_candidates(text: str, redirect_uri: str) -> Iterator[list[Candidate]]:
     """Yield a list for each address in the text: its possible readings, the likeliest first.
 
-    `redirect_uri` is the one of the login: phones hide the scheme of an address, and a user may paste an
-    address twice. Pass at most MAX_PASTE_CHARS characters; the work is linear in the length.
+    `redirect_uri` is the redirect URI of the login. With it, this finds addresses without a scheme, which
+    phones hide, and an address that was pasted twice in a row. Pass at most MAX_PASTE_CHARS characters; the
+    work is linear in the length.
     """
     is_cut = len(text.strip()) in _CUT_LENGTHS
     text = clean_text(text)
@@ -140,10 +141,10 @@ def _iter_candidates_at(text: str, start: int) -> Iterator[Candidate]:
 
 
 def _join_wrapped_lines(text: str, prefix_chars: int) -> str | None:
-    """Join lines that a window has wrapped: all but the last have the same length. None if there are none.
+    """Join the lines that a window has wrapped; return None if no lines are wrapped.
 
-    `prefix_chars` is the number of characters before the address on its line. If only two lines are left, the
-    length must be a usual width of a window.
+    All wrapped lines except the last have the same length. `prefix_chars` is the number of characters before
+    the address on its line. If there are only two lines, the length must be a usual width of a window.
     """
     lines = [line.strip() for line in text.splitlines()] or [""]
     width = prefix_chars + len(lines[0])
@@ -200,13 +201,13 @@ def _iter_trimmed_addresses(
 
 
 def _judge_end(rest: str) -> AddressEnd:
-    """Judge if an address ends where `rest` begins, or if `rest` may hold another part of its last code."""
+    """Decide if an address ends before `rest`, or if `rest` may continue the code at its end."""
     if not rest[:1].isspace():
         return "visible"
     following = rest.split()
     if not following or not re.fullmatch(r"[!-~]*[A-Za-z0-9][!-~]*", following[0]):
         return "visible"
-    # A wrapped code has no short line but its last one.
+    # Only the last line of a wrapped code is short.
     return "visible" if len(following) > 1 and len(following[0]) < MIN_WRAPPED_CHARS else "unknown"
 
 

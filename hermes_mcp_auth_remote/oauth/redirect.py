@@ -36,7 +36,7 @@ from hermes_mcp_auth_remote.values import Secret
 MIN_BARE_CODE_CHARS = 10
 # A real response has four or five; authorization servers add a few of their own.
 MAX_QUERY_FIELDS = 100
-# Of an `error_description`, in which a refused scope is searched.
+# Only this much of an `error_description` is searched for a refused scope.
 MAX_DESCRIPTION_CHARS = 4096
 
 _RESPONSE_PARAMETERS = frozenset({"code", "state", "iss", "error"})
@@ -44,9 +44,9 @@ _WHOLE_ADDRESS_ADVICE = (
     "Copy the whole address from your browser's address bar, from the first to the last character."
 )
 
-# A code whose end needs no delimiter: unreserved characters and escapes (RFC 3986 section 2.3), and what
-# servers leave unescaped inside a code. An ellipsis stands for a part that a window did not show, and "http"
-# starts a second address.
+# A code that has a certain end without a delimiter. It consists of unreserved characters and escapes (RFC
+# 3986 section 2.3), and of characters that servers leave unescaped inside a code. It contains no ellipsis (a
+# window did not show a part) and no "http" (a second address starts).
 _PLAIN_CODE = re.compile(
     r"(?!.*(?:\.\.\.|http))(?:[\w.~!$*'(),:@/+=-]|%[0-9A-Fa-f]{2})*(?:[\w=/+-]|%[0-9A-Fa-f]{2})", re.ASCII
 )

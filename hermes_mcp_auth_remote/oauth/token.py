@@ -240,7 +240,7 @@ def _read_tokens(document: Document, now: float, label: str, *, has_proof: bool)
 
 
 def shift_times(tokens: Tokens, seconds: float) -> Tokens:
-    """Return tokens whose times are later by so many seconds: they were read by another clock."""
+    """Return the tokens with all times moved by `seconds`: the times come from another clock."""
 
     def shift(time: float | None) -> float | None:
         return None if time is None else time + seconds

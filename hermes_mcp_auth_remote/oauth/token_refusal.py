@@ -1,4 +1,4 @@
-"""A server that refuses tokens which its authorization server has just issued: when to refresh again. No I/O.
+"""Decide when to refresh again if a server refuses tokens that were just issued. No I/O.
 
 After a 401, this program refreshes once and tries again (RFC 6750 section 3.1). If the new token is refused
 too, another refresh does not help either, so the pause before the next one doubles.
@@ -15,9 +15,10 @@ MAX_PAUSE_SECONDS = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class TokenRefusal:
-    """The refreshes because of a 401 since the server accepted a token. Times are in epoch seconds.
+    """The refreshes after a 401 since the server last accepted a token. Times are in epoch seconds.
 
-    It belongs to the tokens of the last such refresh. `is_refused` is True if the server refused them too.
+    The value belongs to the tokens of the last such refresh. `is_refused` is True if the server refused these
+    tokens too.
     """
 
     refreshes: int
@@ -49,7 +50,7 @@ class TokenRefusal:
 
 
 def next_refusal(previous: TokenRefusal | None, now: float) -> TokenRefusal:
-    """Return the TokenRefusal of the tokens that a refresh because of a 401 brings at `now`."""
+    """Return the TokenRefusal of tokens that a refresh after a 401 obtained at `now`."""
     if previous is None or not previous.is_current(now):
         return TokenRefusal(1, now, now)
     return replace(previous, refreshes=previous.refreshes + 1, last_at=now, is_refused=False)
