@@ -36,9 +36,10 @@ class PreviousLogin:
     """The client, its issuer and the granted scope of an earlier login.
 
     `is_cimd_disabled` is True if the authorization server refused the client ID metadata document (quirk 20):
-    then the client registers instead. `needed_scope` is the scope of an `insufficient_scope` challenge since
-    that login, None if there was none. `was_unanswered` is True if the last login with this client ended
-    without a response: the server may have forgotten the client (quirk 49), so another one is registered.
+    the next login then registers a client. `needed_scope` is the scope that the server has demanded by
+    `insufficient_scope` since that login, or None. `was_unanswered` is True if the last login with this
+    client ended without a response. The next login then registers another client, because the server may have
+    forgotten this one (quirk 49).
     """
 
     client: Client | None = None
@@ -52,7 +53,7 @@ class PreviousLogin:
 def discover_and_register(
     server: Server, challenge: Challenge | None, flow: Flow, redirect_uri: str, now: float
 ) -> Exchange[DiscoveryResult]:
-    """Discover the authorization server and register there, for all logins without a stored client.
+    """Discover the authorization server and register a client that logins without a stored client share.
 
     `client` of the result is None if no client was registered. Raises any ServerError or NetworkError.
     """
@@ -143,7 +144,7 @@ def select_client(
     previous_client = previous_login.client if reusable else None
     if previous_client is not None:
         can_use_flow = can_use_device_flow if is_device_flow else can_use_code_flow
-        # The server would refuse it (quirk 23).
+        # The server would refuse a client that is registered for the other flow (quirk 23).
         previous_client = previous_client if can_use_flow(previous_client) else None
     if previous_client is not None:
         return previous_client, True
@@ -233,7 +234,7 @@ def create_client(
 
 
 def _check_client_secret(server: Server) -> None:
-    """Raise ConfigError if the configured authentication method needs a secret or key that is missing.
+    """Raise ConfigError if the configured authentication method needs a client secret that is missing.
 
     Otherwise the token request would fail after the user has approved.
     """

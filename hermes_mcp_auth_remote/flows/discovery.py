@@ -201,8 +201,8 @@ def _redirect_error(server_url: str, location: str) -> RedirectRefused:
         return RedirectRefused(f"{host} redirects the {PROBE_STEP} to an unsafe address.")
     parts = urlsplit(server_url)
     other_path = parts.path.rstrip("/") if parts.path.endswith("/") else f"{parts.path}/"
-    # The operator's own URL with or without the last slash: the server has not chosen any of these words.
-    # A query may contain a key.
+    # Show the operator's own URL with or without the last slash: it contains no text of the server. Do not
+    # show a query, because it may contain a key.
     own_url = urlunsplit(parts._replace(path=other_path))
     if url == safe_url(own_url, "URL") and not parts.query:
         return RedirectRefused(

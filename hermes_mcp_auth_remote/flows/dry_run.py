@@ -1,9 +1,9 @@
 """Run a login up to the first request with a side effect, and report the obstacles.
 
 The steps are those of a real login (`login_preparation`), so the result is the same. The dry run registers no
-client, requests no code and no token, and shows nothing to the user. It loads the sign-in page for a stored
-client, or pushes a request for a stored or configured one, which expires unused: only so it can see that the
-server refuses them.
+client, requests no code and no token, and shows nothing to the user. To see if the server refuses a stored
+client, it loads the sign-in page. If the server takes pushed requests, it pushes one for a stored or
+configured client instead; that request expires unused.
 """
 
 from __future__ import annotations
@@ -162,5 +162,5 @@ def _run_until_side_effect(login_exchange: Exchange[object]) -> Exchange[bool]:
     except StopIteration:
         return False
     login_exchange.close()
-    # Only for a client of an earlier login does a registration follow these steps.
+    # A registration follows these steps only if the client was that of an earlier login.
     return request.step == REGISTRATION_STEP and last_step in {AUTHORIZATION_PAGE_STEP, PUSHED_REQUEST_STEP}

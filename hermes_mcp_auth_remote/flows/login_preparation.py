@@ -76,8 +76,9 @@ def prepare_login(  # noqa: PLR0913
 ) -> Exchange[PreparedLogin]:
     """Prepare the authorization request or the device code of a login. `now` is in epoch seconds.
 
-    `challenge` is that of a 401 or 403; if it is None, this function probes the server. `discovery_result` is
-    a recent result of `run_discovery` or `discover_and_register` for the same server, issuer and flow.
+    `challenge` is the challenge of a 401 or 403; if it is None, this function probes the server.
+    `discovery_result` is a recent result of `run_discovery` or `discover_and_register` for the same server,
+    issuer and flow.
     Use the `redirect_uri` of the returned request: a server may accept only `localhost` or only 127.0.0.1.
     `can_use_dpop` is True if the caller can provide a key for DPoP. The flow `device` requests a device code;
     `auto` does so if the server supports it. The caller checks `oauth.device` for both flows.
@@ -129,7 +130,7 @@ def prepare_login(  # noqa: PLR0913
                 raise
             check_pkce(authorization_server, allow_missing_pkce=options.allow_missing_pkce)
             if not can_use_code_flow(client):
-                # It was registered for the device grant alone (quirk 58).
+                # The client is registered for the device grant alone (quirk 58).
                 client = yield from create_client(
                     server, authorization_server, previous_login, redirect_uri, scope
                 )
@@ -207,8 +208,9 @@ def _request_unless_client_unknown(
 ) -> Exchange[AuthorizationRequest | None]:
     """Push the request; return None if the server does not know the client or refuses its document.
 
-    Such a server shows the user a bare error page (quirks 19, 49). So `check_page` fetches the page first,
-    for a client of an earlier login. A pushed request needs no check, and fetching its page would use it up.
+    Such a server shows the user a bare error page (quirks 19, 49). With `check_page`, this function fetches
+    the page first; pass it for a client of an earlier login. A pushed request needs no check, and fetching
+    its page would use it up.
     """
     try:
         request = yield from push_request(

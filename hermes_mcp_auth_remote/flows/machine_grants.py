@@ -169,8 +169,8 @@ def _grant_form(grant_type: str, resource: str | None, scope: frozenset[str] | N
 def check_audience(assertion: Secret, token_endpoint: TokenEndpoint) -> None:
     """Raise ConfigError if a workload's JWT is not addressed to this token endpoint's issuer.
 
-    Otherwise a hostile MCP server could name its own authorization server, which receives the JWT and uses it
-    at the server that the JWT is addressed to.
+    Otherwise a hostile MCP server could name its own authorization server. That server would receive the JWT
+    and could use it at the server that the JWT is addressed to.
     """
     audience = _decode_claims(assertion).get("aud")
     audiences = cast("list[object]", audience) if isinstance(audience, list) else [audience]
