@@ -81,7 +81,7 @@ def is_cloud_metadata(address: Address) -> bool:
 
 
 def find_fake_addresses(addresses: Iterable[Address]) -> list[Address]:
-    """Return those of a name's addresses that fake-IP DNS made up: they belong to no host.
+    """Return the addresses of a name that fake-IP DNS has made up. They belong to no host.
 
     A VPN or proxy program on this machine or its router sends the connection to the host's real address,
     which it resolves itself. An IPv6 address counts only if the name also has a fake IPv4 address.

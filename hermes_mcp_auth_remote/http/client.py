@@ -70,7 +70,7 @@ UNTRUSTED_LOOKUP_SECONDS = 10.0
 MAX_REDIRECTS = 3
 # Connections to one origin. Only many parallel exchanges reach this limit.
 MAX_CONNECTIONS = 64
-# Servers close idle connections after five seconds, some sooner. A request must not meet such a close.
+# Servers close idle connections after five seconds, some sooner. So this client closes them even earlier.
 IDLE_SECONDS = 2.0
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 # RFC 9110 section 5.1 and 5.5: the characters of header names and values.
@@ -100,8 +100,8 @@ async def run_exchange(
 
     `resolve` looks up names; None means the system's resolver. `response_seconds` limits one response.
     `limits` limits the response to a token request, and all requests together. A NetworkError is thrown into
-    the exchange, which may continue with another request or let the error pass. Raises ConfigError for
-    proxies, certificates and headers that cannot be used.
+    the exchange, which may yield another request or raise the error. Raises ConfigError for proxies,
+    certificates and headers that cannot be used.
     """
     async with HttpClient(server, environ, resolve, response_seconds, limits) as client:
         return await client.run_exchange(exchange)
@@ -205,8 +205,8 @@ class HttpClient(AsyncExitStack):
     async def _send_once(
         self, pool: httpcore.AsyncConnectionPool, request: Request, attempt: RequestAttempt
     ) -> Response:
-        # No timeouts for reading and writing: the deadline of the attempt covers them, and it polls the
-        # socket once more.
+        # No timeouts for reading and writing: the attempt's Deadline limits both, and still reads data that
+        # arrived in time.
         extensions: dict[str, Any] = {"timeout": {"connect": min(CONNECT_SECONDS, self._response_seconds)}}
         if request.method == "POST":
             extensions["trace"] = attempt.trace
@@ -235,8 +235,9 @@ class HttpClient(AsyncExitStack):
     def _with_configured_headers(self, request: Request) -> Request:
         """Add the operator's `headers` to a request to the server's own origin, and to no other (quirk 56).
 
-        A firewall may admit only requests with these headers. The request's own headers win. A form is
-        authenticated by the client (RFC 6749 section 2.3: one method), so it gets no `authorization`.
+        A firewall may admit only requests with these headers. The request's own headers take precedence. A
+        form gets no `authorization`, because it contains the client's authentication (RFC 6749 section 2.3
+        allows only one method).
         """
         if not self._server.headers or origin_of(request.url) != origin_of(self._server.url):
             return request

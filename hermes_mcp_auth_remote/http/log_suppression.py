@@ -1,4 +1,4 @@
-"""Keep the headers of this package's requests, and no others, out of httpcore's debug log.
+"""Keep the headers of this package's requests out of httpcore's debug log; other requests are not affected.
 
 At level DEBUG, httpcore logs the headers of each response (Location may contain codes, Set-Cookie sessions)
 and the password of a SOCKS proxy. An application may set this level for its own requests.
@@ -14,7 +14,7 @@ from contextvars import ContextVar
 _is_muted: ContextVar[bool] = ContextVar("hermes_mcp_auth_remote_unlogged", default=False)
 
 
-# A filter applies to one logger, not to its children. Connections and TLS stay in the log: no secrets there.
+# A filter applies to one logger, not to its children. The log of connections and TLS contains no secrets.
 for _name in ("httpcore.http11", "httpcore.socks"):
     logging.getLogger(_name).addFilter(lambda _record: not _is_muted.get())
 

@@ -181,4 +181,4 @@ class SsrfGuard(httpcore.AsyncNetworkBackend):
             server_addresses = await self._resolve_addresses(self._server_host, port)
         except Unreachable:
             return False
-        return bool(server_addresses) and all(is_intranet(each) for each in server_addresses)
+        return bool(server_addresses) and all(map(is_intranet, server_addresses))
