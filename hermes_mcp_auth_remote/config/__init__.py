@@ -1,11 +1,11 @@
 """Read Server values from HERMES_HOME, config.yaml and .env, and validate them once.
 
-Hermes uses OAuth only for an entry with `auth: oauth`, and `load_servers` returns only those. A user who
-names one server wants to log in there, so `find_server` also accepts a `url` entry without `auth`. No message
-of this package shows a value: it may be a secret, or contain one through `${VAR}`.
+Hermes uses OAuth only for an entry with `auth: oauth`, and `load_servers` returns only such entries. A user
+who names one server wants to log in there, so `find_server` also accepts a `url` entry without `auth`. No
+message of this package shows a value, because it may be a secret, or contain one through `${VAR}`.
 
-The functions here read the files once for each call. A command or a pass that needs more than one value calls
-`read_configuration` and asks the result.
+The functions here read the files once for each call. A caller that needs more than one value calls
+`read_configuration` once and uses the result.
 """
 
 from __future__ import annotations

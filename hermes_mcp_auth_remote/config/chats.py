@@ -66,7 +66,7 @@ class ChatSettings:
     platforms: Mapping[str, PlatformSettings] = field(default_factory=dict[str, PlatformSettings])
 
     def platform_settings(self, platform: str) -> PlatformSettings:
-        """Return the settings of a platform by its name; one without settings allows no one."""
+        """Return the settings of a platform by its name. A platform without settings allows no user."""
         return self.platforms.get(platform, PlatformSettings())
 
     def owner(self, platform: str, user_id: str) -> Owner:

@@ -24,7 +24,7 @@ _MAX_LISTED_NAMES = 10
 
 @with_hidden_locals
 class Configuration:
-    """The content of config.yaml and .env. An unreadable file raises ConfigError at each use of it."""
+    """The content of config.yaml and .env. Each use of an unreadable file raises ConfigError."""
 
     def __init__(
         self, config: ConfigFile | ConfigError, env: ConfigFile | ConfigError, environ: Mapping[str, str]
@@ -68,19 +68,20 @@ class Configuration:
 
         Raises ConfigError.
         """
-        known = self._find_entry(name)
-        if known is None:
+        entry_name = self._find_entry(name)
+        if entry_name is None:
             check_server_name(name)
             return None
-        entry = self._entries[known]
+        entry = self._entries[entry_name]
         if "command" in as_mapping(entry) and not has_url(entry):
             raise ConfigError(
-                f"{known} is a stdio server and needs no login.", "Log in to a server with a `url`."
+                f"{entry_name} is a stdio server and needs no login.", "Log in to a server with a `url`."
             )
+        names_with_stem = self._names_by_stem[file_stem(entry_name)]
         self._check_unique_stem(
-            known, [other for other in self._names_by_stem[file_stem(known)] if has_url(self._entries[other])]
+            entry_name, [other for other in names_with_stem if has_url(self._entries[other])]
         )
-        return self._server(known)
+        return self._server(entry_name)
 
     def server_not_found(self, name: str, *, with_suggestions: bool = True) -> ServerNotFound:
         """Return the error for a name that config.yaml does not have.
@@ -126,12 +127,14 @@ class Configuration:
         return join_identities(config.identity, env.identity)
 
     def warnings(self, name: str) -> tuple[str, ...]:
-        """Return what is probably wrong with an entry, such as a misspelt key; empty if there is none."""
+        """Return what is probably wrong with an entry, such as a misspelt key; empty if there is no entry."""
         try:
-            known = self._find_entry(name)
+            entry_name = self._find_entry(name)
         except ConfigError:
             return ()
-        return () if known is None else entry_warnings(known, as_mapping(self._entries[known]))
+        if entry_name is None:
+            return ()
+        return entry_warnings(entry_name, as_mapping(self._entries[entry_name]))
 
     def general_warnings(self) -> tuple[str, ...]:
         """Return what is probably wrong with config.yaml as a whole, such as a misspelt section."""
@@ -193,16 +196,16 @@ class Configuration:
         return find_spelling(name, self._entries)
 
     def _server(self, name: str) -> Server:
-        known = self._servers.get(name)
-        if known is None:
+        outcome = self._servers.get(name)
+        if outcome is None:
             try:
-                known = self._read_server(name)
+                outcome = self._read_server(name)
             except ConfigError as error:
-                known = error
-            self._servers[name] = known
-        if isinstance(known, ConfigError):
-            raise known.with_traceback(None)
-        return known
+                outcome = error
+            self._servers[name] = outcome
+        if isinstance(outcome, ConfigError):
+            raise outcome.with_traceback(None)
+        return outcome
 
     def _read_server(self, name: str) -> Server:
         check_server_name(name)

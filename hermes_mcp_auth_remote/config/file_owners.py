@@ -24,9 +24,9 @@ _log = logging.getLogger(__name__)
 def check_trusted(path: Path, status: os.stat_result) -> None:
     """Raise ConfigError for another user's file in a directory in which others can create files.
 
-    `status` is that of the opened file. If only this user can create files in the directory, the
-    operator chose a file with another owner (a bind mount), and a warning is enough. Also warn if every user
-    can change the file.
+    `status` is the status of the opened file. If only this user can create files in the directory, the
+    operator has put the file there (a bind mount), and a warning is enough. Also warn if every user can
+    change the file.
     """
     if not _IS_POSIX:
         return

@@ -65,7 +65,7 @@ class Section:
         return bool(value)
 
     def integer(self, key: str, minimum: int, maximum: int | None = None) -> int | None:
-        """Read a number, also from a variable; drop its fraction."""
+        """Read a number, which may come from a variable; drop its fraction."""
         value = self.members.get(key)
         if isinstance(value, str):
             text = self._read_string(value, key)

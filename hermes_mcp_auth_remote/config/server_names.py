@@ -35,10 +35,10 @@ def spellings(name: str) -> Iterator[str]:
 
 
 def find_spelling(name: str, candidates: Iterable[str]) -> str | None:
-    """Return the candidate that is this name, in the same or in another Unicode normal form; None if none is.
+    """Return the candidate that is this name in any Unicode normal form, or None.
 
-    An equal candidate wins, then one with the same canonical form (NFC), then one with the same compatibility
-    form (NFKC). If two have the same form, the name is ambiguous, and the result is None.
+    The order of preference is: an equal candidate, a candidate with the same canonical form (NFC), and one
+    with the same compatibility form (NFKC). If two candidates have the same form, the result is None.
     """
     names = list(candidates)
     if name in names:

@@ -68,7 +68,7 @@ def _invalid_yaml_error(error: yaml.YAMLError, path: Path) -> ConfigError:
 
 
 def _refuse_duplicates(node: yaml.Node, path: Path, visited_ids: set[int]) -> None:
-    """Raise ConfigError for a duplicate key: YAML uses the last value, the operator may read the first."""
+    """Raise ConfigError for a duplicate key: YAML uses the last value, but the operator may see the first."""
     # Aliases share nodes and may form cycles.
     if id(node) in visited_ids:
         return
