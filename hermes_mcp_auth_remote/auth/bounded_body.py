@@ -1,7 +1,7 @@
 """Limit the body of a 401 or 403 response to 64 KiB and two seconds.
 
-An unread body holds its connection, so the flow must read it before it waits for a token. A hostile body
-never ends. The part that was read replaces `response.stream`, so the caller reads exactly that part.
+An unread body holds its connection, so the flow must read it before it waits for a token. A hostile body may
+never end. The part that was read replaces `response.stream`, so the caller reads exactly that part.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def _add_authorization(session: Session, request: AuthRequest, header: Secret) -
 
 
 def _should_retry_with_nonce(prover: Prover, response: AuthResponse) -> bool:
-    """Remember the nonce for proofs; return True if the server refused only because it was missing.
+    """Remember the nonce for proofs; return True if the server refused only because the nonce was missing.
 
     The server sends a 401 (RFC 9449 section 9), and may send a new nonce with any response (section 8.2).
     """

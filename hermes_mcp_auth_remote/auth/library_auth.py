@@ -23,8 +23,8 @@ class LibraryAuth:
     `server` is a server's name in config.yaml, its URL, or a session. `owner` is the owner of the tokens,
     such as "telegram:42"; None for the operator's shared tokens. A session already has an owner.
 
-    Frameworks that copy or pickle their settings may do so with an object that was made from a name or URL:
-    the copy uses the same session.
+    An object that was made from a name or URL can be copied and pickled, because frameworks do this with
+    their settings. The copy uses the same session.
     """
 
     @with_hidden_locals

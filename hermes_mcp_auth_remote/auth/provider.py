@@ -3,8 +3,8 @@
     provider = shared_provider(OAuthClientProvider)(url, client_metadata, SharedTokenStorage(url), ...)
 
 Each request takes its token from the session that all processes share. The SDK's own flow runs only if a user
-must log in, once for all waiting requests, and its tokens are stored for all processes. `base` may also be a
-subclass with its own storage, such as FastMCP's `OAuth`: a SharedTokenStorage replaces that storage.
+must log in. All waiting requests share that flow, and its tokens are stored for all processes. `base` may be
+a subclass with its own storage, such as FastMCP's `OAuth`: a SharedTokenStorage replaces that storage.
 """
 
 from __future__ import annotations

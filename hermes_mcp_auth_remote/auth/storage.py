@@ -1,8 +1,8 @@
 """A TokenStorage for the MCP SDK 1.x and 2.x that uses the store of this package and Hermes.
 
-The SDK reads a storage only once, at its start, and refreshes without a lock. So this storage alone gives
-the SDK a fresh token at the start and stores the tokens of its logins. `auth.provider` also replaces the
-SDK's refresh.
+The SDK reads a storage only once, at its start, and refreshes without a lock. This storage gives the SDK a
+fresh token at the start, and stores the tokens of the SDK's logins. To replace the SDK's refresh as well, use
+`auth.provider`.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class SdkContext(Protocol):
 class SharedTokenStorage:
     """Storage for the SDK: `OAuthClientProvider(url, metadata, SharedTokenStorage(url), ...)`.
 
-    `server` is a server's name, URL or Server. `redirect_uri` is that of the provider; without it, the
-    storage also returns a client that was registered with another redirect URI. Raises ConfigError, for
-    example if the stored tokens of this name are for another URL.
+    `server` is a server's name, URL or Server. Pass the provider's `redirect_uri`; without it, the storage
+    also returns a client that was registered with another redirect URI. Raises ConfigError, for example if
+    the stored tokens of this name are for another URL.
     """
 
     def __init__(
