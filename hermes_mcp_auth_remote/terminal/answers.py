@@ -50,7 +50,7 @@ class Screen(Protocol):
         ...
 
     def show_refused_requests(self, count: int) -> None:
-        """Show that `count` requests to the listener did not belong to this login. It continues to wait."""
+        """Show that `count` requests to the listener did not belong to this login, which still waits."""
         ...
 
     def show_countdown(self, login: Login, *, on_new_line: bool = False) -> None:
@@ -121,7 +121,7 @@ class LoginAnswers:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _fail_login_on_error(self, work: Coroutine[object, object, None]) -> None:
-        """Run `work`. If it raises, end the wait with that error: otherwise it would never end."""
+        """Run `work`. If it raises, end the wait with that error: otherwise the wait would never end."""
         try:
             await work
         except Exception as error:  # noqa: BLE001  `wait_for_connection` raises it
@@ -158,7 +158,7 @@ class LoginAnswers:
 
     @contextmanager
     def _printing(self) -> Generator[None]:
-        """Hide the prompt while the block prints what did not come from the keyboard."""
+        """Hide the prompt while the block prints text that does not answer the keyboard."""
         self._hide_qr()
         if self._prompt is not None:
             self._prompt.hide_prompt()

@@ -16,8 +16,8 @@ from hermes_mcp_auth_remote.oauth.urls import safe_url
 
 # Text browsers need the terminal that this process uses.
 _TEXT_BROWSERS = {"elinks", "links", "lynx", "w3m", "www-browser"}
-# Enough for any URL. The missing characters have a meaning in a shell, in PowerShell, in cmd or in the lists
-# of a desktop file. Openers are scripts, and some do not quote their arguments correctly.
+# These characters and letters are enough for any URL. The others have a meaning in a shell, in PowerShell, in
+# cmd or in the lists of a desktop file. Openers are scripts, and some do not quote their arguments correctly.
 _UNESCAPED_CHARS = "/?:@=&+~-._#%"
 _RUNDLL_URL_HANDLER = "url.dll,FileProtocolHandler"
 _SSH_VARIABLES = ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY")
@@ -43,9 +43,10 @@ def detect_browser_support(
     """Detect if this machine can open a browser for the user.
 
     Reads only the environment, `sys.platform` (`platform`) and the existence of files. SSH takes precedence
-    over a display: a forwarded display belongs to another machine, and a redirect to this machine does not
-    reach that machine. But in an SSH session of VS Code, BROWSER opens the browser of the user's own machine,
-    and VS Code forwards the port of the redirect. A user can override the result with `--flow loopback`.
+    over a display: a forwarded display belongs to another machine, whose browser cannot reach the listener on
+    this machine. VS Code is an exception: in its SSH session, BROWSER opens the browser of the user's own
+    machine, and VS Code forwards the port of the redirect. A user can override the result with
+    `--flow loopback`.
     """
     # Editors in a container or on a remote machine set BROWSER to a command that opens the user's browser.
     has_browser_variable = bool(_read_browser_variable(environ))

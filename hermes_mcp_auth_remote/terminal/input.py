@@ -68,7 +68,7 @@ class Prompt(Protocol):
     """A line source that shows a prompt on the line on which the user types."""
 
     def show_prompt(self, *texts: str) -> None:
-        """Show the first of the texts that leaves room for what the user types."""
+        """Show the first text that leaves room for the user's input."""
         ...
 
     def hide_prompt(self) -> None:
@@ -318,7 +318,7 @@ class Keyboard:
         """Show the first of the texts that leaves room for the number of characters, and that number."""
         self.hide_prompt()
         if self._texts.has_text:
-            # It arrived early: the line is over.
+            # A text arrived before the prompt, and its line is over.
             return
         try:
             columns = os.get_terminal_size(self._output_fd).columns

@@ -16,8 +16,8 @@ from typing import Literal
 MAX_LINE_CHARS = 65_536
 _PASTE_START, _PASTE_END = "200~", "201~"
 _MAX_SEQUENCE_CHARS = 32
-# Without paste marks, Enter ends the text if nothing follows for this time. A slow connection delivers a long
-# paste in parts; a short text is typed.
+# Without paste marks, Enter ends the text if nothing follows for this time. The longer time is for long
+# texts: a slow connection delivers a long paste in parts.
 PASTE_PAUSE_SECONDS, TYPING_PAUSE_SECONDS = 0.5, 0.05
 _MAX_TYPED_CHARS = 20
 # A paste whose end mark was lost ends with an Enter key that comes alone after this time.
@@ -73,7 +73,7 @@ class LineEditor:
 
     @property
     def pause_seconds(self) -> float:
-        """How long no byte must follow until the text counts as complete."""
+        """The text counts as complete after this time without another byte."""
         return TYPING_PAUSE_SECONDS if len(self._text) <= _MAX_TYPED_CHARS else PASTE_PAUSE_SECONDS
 
     def feed(self, data: bytes, *, idle_seconds: float = 0.0) -> list[str]:

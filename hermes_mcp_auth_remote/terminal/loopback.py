@@ -31,10 +31,10 @@ RedirectHandler = Callable[[Secret], Awaitable[Page]]
 MAX_HEAD_BYTES = 65_536
 # Small, so that the listener checks the size of a head before it has read all of it.
 _CHUNK_BYTES = 4096
-# A browser opens a few connections in advance. Beyond this limit the listener aborts idle connections, the
-# oldest first, but not a younger one than this: it may be the redirect. Beyond the second limit (the process
-# has few file descriptors) it aborts the oldest one in any case. A browser sends its request at once, so its
-# connection does not become the oldest.
+# A browser opens a few connections in advance. At the first limit, the listener aborts the oldest connection
+# without a request if it is older than IDLE_SECONDS: a younger one may bring the redirect. At the second
+# limit, it aborts the oldest one in any case, because the process has few file descriptors. A browser sends
+# its request at once, so its connection does not become the oldest.
 MAX_CONNECTIONS, HARD_MAX_CONNECTIONS = 32, 256
 IDLE_SECONDS = 1.0
 HEAD_SECONDS = 10.0
@@ -88,9 +88,9 @@ class Listener:
         """Start to listen. Port 0 selects a free port.
 
         `host` is 127.0.0.1, ::1 or localhost (which binds both). The listener awaits `handle_redirect` once
-        per redirect, concurrently if several arrive; if it raises McpAuthError, the browser gets an error
-        page. `head_seconds` limits the time in which the request head must arrive. Raises ConfigError for
-        another host, NetworkError if the port is in use.
+        per redirect, concurrently if several arrive; if the handler raises McpAuthError, the browser gets an
+        error page. `head_seconds` limits the time in which the request head must arrive. Raises ConfigError
+        for another host, NetworkError if the port is in use.
         """
         name = host.strip("[]")
         listener = cls(handle_redirect, name, path, _bind(name, port), head_seconds)

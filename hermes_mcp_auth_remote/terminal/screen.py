@@ -59,7 +59,7 @@ class PlainScreen:
     can_paste: bool = True
     # False if this command only shows the login, and another one completes it.
     waits: bool = True
-    # True if the terminal knows hyperlinks (OSC 8): an address that wraps then stays one link.
+    # True if the terminal supports hyperlinks (OSC 8): an address that wraps then stays one link.
     with_links: bool = False
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     _is_qr_shown: bool = field(default=False, init=False)
@@ -215,7 +215,7 @@ class PlainScreen:
         if not self.rows:
             return True
         text = "\n".join(texts)
-        # An address that is longer than a line takes several.
+        # An address that is longer than a line takes several lines.
         width = max(self.columns, 1)
         row_count = sum(max(-(-_displayed_length(line) // width), 1) for line in text.split("\n"))
         return row_count + 2 + _STATUS_ROWS <= self.rows

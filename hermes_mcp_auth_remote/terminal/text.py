@@ -109,7 +109,7 @@ def next_step(
         instruction = f"Open the address on any device. After you approve, {expected_failure} {paste}"
         if port is not None:
             forward_hint = wrap_text("Or run this on your computer first, and copy nothing:", columns)
-            # On a line of its own and unbroken: the user copies it.
+            # Keep the command unbroken on its own line: the user copies it.
             forward_hint += f"\n{options.forward_command or f'ssh -N -L {port}:127.0.0.1:{port} USER@HOST'}"
     else:
         instruction = f"Open the address on any device and approve. {paste.replace('that', 'the last', 1)}"
@@ -190,7 +190,7 @@ def next_step_for_device(
 
 
 def _commands_hint(**purposes: str) -> str:
-    """Say which words the user can type: `purposes` maps each word to what it is for, "" leaves it out."""
+    """Say which words the user can type. `purposes` maps each word to its purpose; "" leaves the word out."""
     hints = [f'"{word}" to {purpose}' for word, purpose in purposes.items() if purpose]
     if not hints:
         return ""
