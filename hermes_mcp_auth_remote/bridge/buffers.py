@@ -12,7 +12,7 @@ from hermes_mcp_auth_remote.errors import ResponseTooLarge
 # A larger message goes to a temporary file, so that results of any size need constant memory. The bridge
 # does not parse it.
 MAX_MEMORY_BYTES = 1_048_576
-# More than any client can pass to a model; less than a disk.
+# More than any client can pass to a model, and less than a disk can hold.
 MAX_MESSAGE_BYTES = 1_073_741_824
 _CHUNK_BYTES = 262_144
 _END_BYTES = 4096

@@ -3,8 +3,9 @@
 MCP 2025-03-26 to 2025-11-25 have sessions, a GET stream and resumption. 2026-07-28 has none of them: each
 message carries its version, and the bridge repeats parts of it in headers (`request_headers`).
 
-A session that the server has lost (404) is opened again with the client's own `initialize`. A server that is
-restarting is tried again for a while. A tool call is sent again only if the server cannot have received it.
+If the server has lost the session (404), the bridge opens it again with the client's own `initialize`. If the
+server cannot be reached, the bridge tries again for a while, because the server may be restarting. It sends a
+tool call again only if the server cannot have received it.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ JSON, EVENT_STREAM = "application/json", "text/event-stream"
 RETRY_SECONDS = 15.0
 _FIRST_PAUSE_SECONDS = 0.25
 _MAX_PAUSE_SECONDS = 4.0
-# The GET stream is opened again after so long if the server names no time.
+# The pause before the GET stream is opened again, if the server names no pause.
 _STREAM_PAUSE_SECONDS = 1.0
 _MAX_STREAM_PAUSE_SECONDS = 30.0
 _CLOSE_SECONDS = 2.0
 _REFUSAL_SECONDS = 5.0
-# One request opens a lost session again at most so often. A further 404 or 400 is passed on.
+# One request opens a lost session again at most this many times. A further 404 or 400 is passed on.
 _MAX_LOST_SESSIONS = 2
 # These requests change nothing, so they may be sent twice.
 _REPEATABLE_METHODS = frozenset(
@@ -102,7 +103,7 @@ class StreamableHttp:
         lost_sessions = 0
         while True:
             if self._reopen_task is not None and not self._reopen_task.done():
-                # Neither session may be used before `initialized` was sent.
+                # No request may be sent in the new session before `initialized` was sent.
                 await asyncio.wait({self._reopen_task})
             generation = self._generation
             try:
@@ -203,7 +204,7 @@ class StreamableHttp:
     ) -> None:
         """Handle a status from 400: pass on a JSON-RPC error of the server, else raise."""
         status, body = response.status_code, bytearray()
-        # A body that breaks or never ends is no JSON-RPC error; the status counts.
+        # A body that breaks or never ends is no JSON-RPC error: only the status counts then.
         with contextlib.suppress(TimeoutError, httpx2.HTTPError):
             async with asyncio.timeout(_REFUSAL_SECONDS):
                 async for chunk in response.aiter_bytes():
@@ -211,7 +212,8 @@ class StreamableHttp:
                     if len(body) >= MAX_MEMORY_BYTES:
                         break
         error = _read_error(bytes(body))
-        # Some servers answer 400 instead of 404. If the error is about something else, it comes again.
+        # Some servers answer 400 instead of 404. If a 400 has another cause, the repeated request gets it
+        # again.
         names_session = b"session" in bytes(body).lower()
         if may_be_lost and (status == 404 or (status == 400 and names_session)):
             raise SessionLost
@@ -236,7 +238,7 @@ class StreamableHttp:
                 self._tool_headers.learn(response)
 
     async def _read_stream(self, message: Message, response: httpx2.Response, deliver: Deliver) -> None:
-        """Deliver the events of a response until the response itself; resume the stream if it breaks."""
+        """Deliver the events of a stream up to the JSON-RPC response; resume the stream if it breaks."""
         parser = SseParser()
         try:
             if await self._read_events(response, parser, message, deliver):
@@ -256,7 +258,7 @@ class StreamableHttp:
         )
         if parser.last_event_id is None or stateless_version(message) is not None:
             raise broken
-        # The server sends the event that is incomplete again.
+        # The server will send the incomplete event again.
         parser = parser.successor()
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + RETRY_SECONDS
@@ -314,7 +316,7 @@ class StreamableHttp:
         if message is None:
             return False
         self._learn(message, messages)
-        # A message whose kind cannot be read is too large for anything but the response.
+        # Only the response can be so large that its kind cannot be read.
         return not messages or any(item.is_response and item.id == message.id for item in messages)
 
     async def _reopen(self, generation: int) -> None:
@@ -339,7 +341,7 @@ class StreamableHttp:
         members = {**initialize.members, "id": reopen_id}
 
         async def discard(text: bytes | MessageBuffer) -> None:
-            """The client has a response to its own `initialize` already."""
+            """Drop the text: the client has a response to its own `initialize` already."""
 
         try:
             await self._post(Message(members, encode(members)), discard)
@@ -399,7 +401,7 @@ def _retrieve_exception(task: asyncio.Task[None]) -> None:
 
 
 def _may_become_stream(response: httpx2.Response) -> bool:
-    """True for a stream, and for a failure of the server that may pass."""
+    """True for a stream, and for a server error that may be temporary."""
     return response.status_code >= 500 or _content_type(response) == EVENT_STREAM
 
 

@@ -30,7 +30,7 @@ class LogScreen:
     server_name: str
 
     def show(self, login: Login, *, browser_opened: bool, port: int | None) -> None:
-        """Report nothing: `BrowserPrompter.show` does."""
+        """Report nothing: `BrowserPrompter.show` reports the login."""
 
     def show_refusal(self, error: McpAuthError) -> None:
         """Report why an answer was refused."""
@@ -46,7 +46,7 @@ class LogScreen:
         )
 
     def show_expiry(self, login: Login) -> None:
-        """Report nothing: `show_outcome` does."""
+        """Do nothing: the bridge has no keyboard on which a user could request another code."""
 
     def show_qr(self, login: Login) -> bool:  # noqa: ARG002  Screen protocol
         """Return False: the log shows no QR code."""
@@ -105,7 +105,7 @@ class BrowserPrompter:
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompter:
-    """Leaves a login to the bot that `serve` runs: it shows the logins of its platform."""
+    """Leaves a login to the bot that `serve` runs: the bot shows the logins of its platform."""
 
     server_name: str
 
@@ -115,7 +115,7 @@ class ChatPrompter:
         _log.info("%s: %s:%s is asked to log in.", self.server_name, origin.platform, origin.user_id)
 
     async def show_outcome(self, login: Login, connection: Connection | None) -> None:
-        """Report nothing: the bot does."""
+        """Report nothing: the bot reports the outcome."""
 
 
 @dataclass(slots=True)
@@ -127,7 +127,7 @@ class ClientLogin:
     owner: str | None
     _prompter: BrowserPrompter = field(init=False)
     _login: Login | None = None
-    # Calls at the same time share one login.
+    # Concurrent calls share one login.
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
@@ -182,7 +182,7 @@ def elicitation_address(login: Login) -> str:
 
 
 def elicitation_text(login: Login) -> str:
-    """Return what the client shows beside the address."""
+    """Return the text that the client shows beside the address."""
     text = f"Log in to {login.key.server_name}. The page must be at {login.authorization_host}."
     device = login.device_authorization
     return text if device is None else f"{text} Enter or compare the code {device.user_code}."
@@ -191,7 +191,7 @@ def elicitation_text(login: Login) -> str:
 def login_command(server_argument: str, owner: Owner) -> str:
     """Return the command for a login, for a server's name or URL as the operator wrote it.
 
-    A URL with a query may contain a key, so the command then does not contain it.
+    A URL with a query may contain a key, so the command then contains ADDRESS in its place.
     """
     argument = [server_argument]
     if "://" in server_argument:

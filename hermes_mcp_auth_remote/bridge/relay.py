@@ -1,8 +1,8 @@
 """Pass messages between a client on standard input and output and one remote MCP server.
 
-Each request of the client runs in a task of its own. If the server needs a login when the client connects,
-and no user can be asked elsewhere, the bridge answers `initialize` itself and offers one tool, `log_in`,
-until the user has logged in.
+Each request of the client runs in a task of its own. The server may need a login when the client connects,
+and the bridge may be unable to ask a user elsewhere. The bridge then answers `initialize` itself, and offers
+one tool, `log_in`, until the user has logged in.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ from hermes_mcp_auth_remote.traceback_redaction import hide_locals
 LOGIN_TOOL = "log_in"
 # The key of the request for a login in an InputRequiredResult.
 LOGIN_INPUT = "hermes_mcp_auth_login"
-# While a login is missing, the store is read this often: a command may have stored one.
+# While a login is missing, the bridge reads the store at this interval: a command may store a login.
 LOGIN_CHECK_SECONDS = 2.0
-# A client with a progress token hears this often that a login is still missing.
+# The time between two progress notifications to a client whose request waits for a login.
 PROGRESS_SECONDS = 10.0
 _INITIALIZED_SECONDS = 30.0
-# After the end of the input, open requests get so long. Clients kill a server after two seconds.
+# After the end of the input, open requests have this much time. Clients kill a server after two seconds.
 LAST_REQUESTS_SECONDS = 1.0
 _INPUT_METHODS = frozenset({"prompts/get", "resources/read", "tools/call"})
 _EMPTY_RESULTS: Mapping[str, Mapping[str, Any]] = {
@@ -99,7 +99,7 @@ class Relay:
             http_client, options.url, options.server_name, writer.write
         )
         self._requests: dict[RequestId, tuple[asyncio.Task[None], Message]] = {}
-        # Runs until `initialize` has its response: the session begins with it.
+        # Runs until `initialize` has its response: the session begins with that response.
         self._initialize_task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         # The client's capabilities, from its `initialize`.
@@ -193,11 +193,11 @@ class Relay:
             await self._writer.write(error_response(message.id, code, text))
 
     async def _cancel(self, message: Message) -> None:
-        """Stop a request. A server with sessions is told; others see the closed stream."""
+        """Stop a request. A server with sessions gets the message; other servers see the closed stream."""
         request_id = message.params.get("requestId")
         open_request = self._requests.get(request_id) if isinstance(request_id, str | int | float) else None
         if open_request is None:
-            # Its response was sent.
+            # The response to that request was sent already.
             return
         task, request = open_request
         task.cancel()
@@ -206,10 +206,11 @@ class Relay:
                 await self._send(message)
 
     async def _forward(self, message: Message) -> None:
-        starting = self._initialize_task
-        if starting is not None and starting is not asyncio.current_task() and not starting.done():
-            # A file as input does not wait for the response to `initialize`.
-            await asyncio.wait({starting})
+        initialize_task = self._initialize_task
+        is_current = initialize_task is asyncio.current_task()
+        if initialize_task is not None and not is_current and not initialize_task.done():
+            # If the input is a file, requests come before the response to `initialize`.
+            await asyncio.wait({initialize_task})
         if message.method == "initialize":
             self._capabilities = _as_mapping(message.params.get("capabilities"))
         elif message.method == "notifications/initialized" and self._initialize is not None:
@@ -241,7 +242,7 @@ class Relay:
             await self._fall_back(lambda legacy: legacy.send(message))
 
     async def _fall_back(self, use: Callable[[HttpWithSse], Awaitable[None]]) -> None:
-        """Use HTTP+SSE (2024-11-05) from now on if it works. A starting server may respond 404 too."""
+        """Use HTTP+SSE (2024-11-05) from now on if it works: a 404 may also come from a starting server."""
         legacy = HttpWithSse(
             self._http_client, self._options.url, self._options.server_name, self._writer.write
         )
@@ -381,7 +382,7 @@ class Relay:
         return "url" in elicitation
 
     async def _after_elicitation(self, message: Message) -> Message:
-        """Wait for the login that a repeated request brings the user's answer to; remove that answer."""
+        """Wait for the login that a repeated request answers; return the request without that answer."""
         client_login = self._options.client_login
         responses = _as_mapping(message.params.get("inputResponses"))
         if client_login is None or LOGIN_INPUT not in responses:

@@ -61,15 +61,15 @@ def _annotated_paths(schema: Mapping[str, Any], path: tuple[str, ...]) -> list[t
     properties = schema.get("properties")
     if not isinstance(properties, Mapping) or len(path) >= _MAX_DEPTH:
         return []
-    found: list[tuple[str, tuple[str, ...]]] = []
+    paths: list[tuple[str, tuple[str, ...]]] = []
     for name, described in cast("Mapping[str, object]", properties).items():
         if isinstance(described, Mapping):
             property_schema = cast("Mapping[str, Any]", described)
             header = property_schema.get("x-mcp-header")
             if isinstance(header, str) and _TOKEN.fullmatch(header):
-                found.append((header, (*path, name)))
-            found += _annotated_paths(property_schema, (*path, name))
-    return found
+                paths.append((header, (*path, name)))
+            paths += _annotated_paths(property_schema, (*path, name))
+    return paths
 
 
 def encode_header_value(value: str) -> str:
@@ -89,7 +89,7 @@ def stateless_version(message: Message) -> str | None:
 def request_headers(
     message: Message, negotiated_version: str | None, tool_headers: ToolHeaders
 ) -> dict[str, str]:
-    """Return the metadata headers of a message. `negotiated_version` is what `initialize` resulted in."""
+    """Return the metadata headers of a message. `negotiated_version` is the result of `initialize`."""
     version = stateless_version(message)
     if version is None:
         # Before 2025-06-18 there is no such header, and `initialize` is sent without one.

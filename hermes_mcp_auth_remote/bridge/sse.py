@@ -11,7 +11,7 @@ from hermes_mcp_auth_remote.bridge.json_rpc import BYTE_ORDER_MARK
 
 # The field names are shorter; a longer name belongs to an unknown field.
 _MAX_NAME_BYTES = 16
-# An id or event name that is longer is ignored: nobody needs it, and it would be sent back to the server.
+# A longer id or event name is ignored: no server needs one, and an id is sent back to the server.
 _MAX_VALUE_BYTES = 4096
 _BLANK_LINES = re.compile(rb"[\r\n]+")
 _LINE_BREAK = re.compile(rb"[\r\n]")
@@ -66,7 +66,7 @@ class SseParser:
                     self._was_carriage_return = chunk[position - 1 : position] == b"\r"
                     self._end_line()
                     continue
-            # One search for both: `find` for each would search the whole chunk for every line.
+            # Search for both characters at once: two `find` calls would search the whole chunk for each line.
             line_break = _LINE_BREAK.search(chunk, position)
             end = len(chunk) if line_break is None else line_break.start()
             self._add(chunk[position:end])

@@ -15,7 +15,7 @@ from hermes_mcp_auth_remote.threads import run_in_own_thread
 # A larger line is refused: the bridge parses each line that a client sends.
 MAX_LINE_BYTES = 33_554_432
 _READ_BYTES = 65_536
-# So much of both ends of a line that is too long is kept: it contains the id.
+# This much of each end of a line that is too long is kept, because it contains the id.
 _END_BYTES = 4096
 # A client that reads slowly must not fill the memory.
 _MAX_QUEUED_MESSAGES = 256
@@ -89,7 +89,7 @@ async def read_lines(file_descriptor: int) -> AsyncIterator[bytes | TooLongLine]
             if not chunk:
                 return
 
-    # A daemon thread: a client that keeps the pipe open must not keep the bridge from ending.
+    # A daemon thread: the bridge can end while a client keeps the pipe open.
     threading.Thread(target=read, name="mcp-auth-stdin", daemon=True).start()
     splitter = LineSplitter(MAX_LINE_BYTES)
     while True:
@@ -129,7 +129,7 @@ class LineWriter:
             done.add_done_callback(self._unwritten.discard)
             self._queue.put((message, done))
             if isinstance(message, bytes):
-                # The thread writes it also if the caller is cancelled.
+                # The thread writes the message even if the caller is cancelled.
                 await done
                 return
             cancellation: asyncio.CancelledError | None = None
@@ -147,7 +147,7 @@ class LineWriter:
         self._queue.put(None)
         await run_in_own_thread(self._thread.join, timeout_seconds)
         for done in list(self._unwritten):
-            # The client does not read. Its callers must not wait for it.
+            # The client does not read, so the callers of `write` must not wait for it.
             _resolve(done, None)
 
     def _run(self) -> None:
@@ -160,7 +160,7 @@ class LineWriter:
                 return
 
     def _write_line(self, message: bytes | MessageBuffer) -> bool:
-        """Write one line; return False if nobody reads any more."""
+        """Write one line; return False if the client no longer reads."""
         parts: Iterable[bytes] = (message,) if isinstance(message, bytes) else message.read_chunks()
         try:
             for part in (*parts, b"\n") if isinstance(message, bytes) else parts:

@@ -8,7 +8,7 @@ from typing import Protocol
 from hermes_mcp_auth_remote.bridge.buffers import MessageBuffer
 from hermes_mcp_auth_remote.bridge.json_rpc import MalformedMessage, Message, parse_messages, read_envelope
 
-# The parser of a stream handles so many bytes before other tasks run.
+# The number of bytes that the stream parser handles before other tasks run.
 SLICE_BYTES = 16_384
 
 Deliver = Callable[[bytes | MessageBuffer], Awaitable[None]]
