@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     owner: Owner = options.owner or (None if via is None else chats.owner(*via))
     server = resolve_server(options.server, owner)
     service = AuthService(home, device_platforms=chats.device_platforms)
-    # The protocol gets its own descriptor: a stray print must not break it.
+    # The protocol gets its own descriptor, so that a stray `print` does not break it.
     output = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     logging.basicConfig(format="hermes-mcp-auth: %(message)s", stream=sys.stderr)

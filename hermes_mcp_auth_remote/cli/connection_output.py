@@ -1,4 +1,4 @@
-"""Print what a login ends with: who is connected to what, as text or as an event."""
+"""Print the connection that a login has made, as text or as a JSON event."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hermes_mcp_auth_remote.terminal.window import colour_mark, terminal_size, u
 
 
 def print_connection(connection: Connection, *, as_json: bool, uses_machine_grant: bool = False) -> None:
-    """Print the connection to standard output. `uses_machine_grant`: its grant needs no user."""
+    """Print a connection to standard output; `uses_machine_grant` if the server's grant needs no user."""
     if as_json:
         print_json(
             {

@@ -27,7 +27,7 @@ from hermes_mcp_auth_remote.values import CredentialKey
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStatus:
-    """The status of one server and owner: a connection, no connection, or the error that hides it.
+    """The status of one server and owner: a connection, no connection, or an error that prevented the check.
 
     `server_argument` is the name or address that names the server on the command line.
     `uses_machine_grant` is True if the server's grant needs no user. `waiting_logins` are the logins that
@@ -88,7 +88,7 @@ class ConnectionStatus:
         rows = [] if connection is None else connection_rows(connection)
         if connection is not None and connection.refreshed_at is not None:
             rows.append(("Refreshed", f"{display_duration(max(now - connection.refreshed_at, 0))} ago"))
-        # If the session has ended, the state says so. Its last refresh failure adds nothing to act on.
+        # If the session has ended, the state says so, and the last refresh failure does not help the user.
         if (
             connection is not None
             and connection.refresh_failure is not None

@@ -151,8 +151,8 @@ def program_name() -> str:
     program = Path(sys.argv[0])
     if program.name == "__main__.py":
         return shlex.join([sys.executable, "-m", "hermes_mcp_auth_remote.cli"])
-    found = shutil.which(program.name)
-    if found is not None and program.exists() and Path(found).samefile(program):
+    path_on_search_path = shutil.which(program.name)
+    if path_on_search_path is not None and program.exists() and Path(path_on_search_path).samefile(program):
         return program.name
     return shlex.quote(str(program))
 

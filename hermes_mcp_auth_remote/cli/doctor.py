@@ -65,7 +65,7 @@ from hermes_mcp_auth_remote.terminal.window import terminal_size
 from hermes_mcp_auth_remote.values import CredentialKey, Secret, Server
 
 # A dry run never sends these secrets.
-_PLACEHOLDER_SECRET = Secret("rehearsal")
+_PLACEHOLDER_SECRET = Secret("placeholder")
 
 
 @dataclass(slots=True)
@@ -166,7 +166,7 @@ def _examine(report: _Report, server: Server, key: CredentialKey) -> None:
     report.redirect_uri = redirect_uri_for(server, credentials.client, lambda _: server.name)
     previous_login = previous_login_of(credentials, last_login, is_cimd_disabled=is_cimd_disabled)
     report.was_unanswered = previous_login.was_unanswered
-    # Ask about the stored client itself, not about the one that would replace it.
+    # Check the stored client itself, not the client that would replace it.
     previous_login = replace(previous_login, was_unanswered=False)
     try:
         if server.options.dpop:
@@ -279,7 +279,7 @@ def _json_report(report: _Report, owner: str | None) -> dict[str, object]:
     return {
         "server": report.server_argument if server is None else server.name,
         "url": None if server is None else display_url(server.url),
-        "steps": [request_event(seen) for seen in report.traced_requests],
+        "steps": [request_event(traced) for traced in report.traced_requests],
         "supports": {} if server is None else describe_support(report.findings, server),
         "configured": [] if server is None else configured_keys(server.options),
         "stored": _stored_parts(report.credentials),
@@ -388,7 +388,7 @@ def _network_facts(report: _Report, server: Server) -> dict[str, object]:
     trusts = authorities if options.ca_file is None else f"{options.ca_file}, elsewhere also {authorities}"
     return {
         "proxy": next(
-            (seen.proxy for seen in report.traced_requests if seen.proxy),
+            (traced.proxy for traced in report.traced_requests if traced.proxy),
             proxy_address_for(server.url, os.environ),
         ),
         "trusts": trusts

@@ -28,7 +28,7 @@ HOOKS = ("pre_gateway_dispatch", "transform_tool_result")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was examined, what was found, and what to do if that is wrong ("": all is well)."""
+    """One check: its name, what it found, and the remedy ("" if nothing is wrong)."""
 
     name: str
     found: str

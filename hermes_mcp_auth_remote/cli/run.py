@@ -53,7 +53,7 @@ def _exec_command(command: list[str], environ: Mapping[str, str]) -> int:
     if sys.platform == "win32":
         # On Windows, exec starts another process and ends this one at once.
         return subprocess.call(command, env=environ)  # noqa: S603
-    # Python ignores these signals. A command that inherited this would outlive its reader.
+    # Python ignores these signals. A command that inherits this does not end when its reader ends.
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     return os.execvpe(command[0], command, environ)  # noqa: S606

@@ -66,7 +66,7 @@ class Bot:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until a signal, which is exit code 0. Raises the McpAuthError that ended or prevented a bot."""
+    """Serve until a signal arrives; return 0. Raises the McpAuthError that ended or prevented a bot."""
     platforms = [platform for platform in PLATFORMS.values() if _option(options, platform.name)]
     if not platforms:
         names = join_alternatives(f"--{name}" for name in PLATFORMS)

@@ -49,7 +49,7 @@ def valid_authorization(name: str, owner: Owner) -> tuple[Session, str]:
         error.advice = f"Run `{login_command(name, owner)}`."
         raise
     if owner is None:
-        # Without it, the next call is only slower.
+        # If this fails, the next call is only slower.
         with suppress(StoreError):
             service.save_config_identity(session.server)
     if session.prover is not None:
