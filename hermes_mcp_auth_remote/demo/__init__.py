@@ -1,8 +1,8 @@
 """An authorization server and an MCP server for `hermes-mcp-auth demo`.
 
 Both servers are as strict as the standards. `Behaviour` has settings for ways in which real servers deviate.
-Do not use them in production. Of the packages, only the demo command imports this one. Tests add faults, more
-settings and a record of every request: see tests/parts/authorization_server. Read the modules in this order:
+Do not use them in production. Only the `demo` command imports this package. Tests add faults, more settings
+and a record of every request: see tests/parts/authorization_server. Read the modules in this order:
 
     behaviour               the settings
     ledger                  clients, codes and tokens with their lifetimes        RFC 6749

@@ -38,7 +38,7 @@ async def _read_body(receive: Receive) -> bytes | None:
 
 
 def replay_body(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that returns a body that was read from `receive`, then goes on with `receive`."""
+    """Return a `receive` function that first returns `body`, and then calls the original `receive`."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_again() -> Message:

@@ -46,7 +46,7 @@ class PendingConsents(Generic[T]):
         return consent_request
 
     def set_cookie(self, consent_request: ConsentRequest[T], response: Response, *, secure: bool) -> Response:
-        """Set the cookie without which a browser cannot answer the consent request."""
+        """Set the cookie that a browser needs to answer the consent request."""
         response.set_cookie(
             _cookie_name(consent_request.request_id),
             consent_request.csrf_token,

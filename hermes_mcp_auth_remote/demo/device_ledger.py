@@ -11,7 +11,7 @@ from hermes_mcp_auth_remote.demo.ledger import DemoClient, Ledger, OAuthError, T
 
 Decision = Literal["approved", "denied"]
 
-# RFC 8628 section 3.2 sets the interval of a response without `interval`, section 3.5 that of slow_down.
+# RFC 8628: section 3.2 sets the default interval, section 3.5 the increase after slow_down.
 DEFAULT_INTERVAL_SECONDS = 5.0
 SLOW_DOWN_SECONDS = 5.0
 # A client's timer may fire this much too early.

@@ -37,7 +37,7 @@ _TOOLS = [
     # Some clients fail if a schema has no properties member.
     Tool(
         name="whoami",
-        description="Says as whom you are logged in.",
+        description="Returns the account that you are logged in as.",
         input_schema={"type": "object", "properties": {}},
     ),
     Tool(name="add", description="Adds two numbers.", input_schema=_ADD_SCHEMA),

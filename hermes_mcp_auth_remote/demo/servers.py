@@ -21,7 +21,7 @@ from hermes_mcp_auth_remote.demo.mcp_server import MCP_PATH, PING_PATH, Protecte
 
 START_SECONDS = 20
 Wrap = Callable[[ASGIApp, uvicorn.Server], ASGIApp]
-"""Return the application with middleware around it. The server is the one that runs the application."""
+"""Returns the application with middleware around it. The server runs that application."""
 
 
 @dataclass(frozen=True, slots=True)

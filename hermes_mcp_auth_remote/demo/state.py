@@ -55,9 +55,9 @@ class ServerState:
         """Every issued secret: codes, tokens and client secrets."""
         return self.ledger.minted_secrets
 
-    def change_behaviour(self, **knobs: object) -> None:
+    def change_behaviour(self, **settings: object) -> None:
         """Replace some settings of `behaviour`."""
-        self.behaviour = replace(self.behaviour, **knobs)  # type: ignore[arg-type]
+        self.behaviour = replace(self.behaviour, **settings)  # type: ignore[arg-type]
 
     def authenticate(self, form: Mapping[str, str], request: Request) -> DemoClient:
         """Authenticate the client of a back-channel request. Raises OAuthError."""
