@@ -99,7 +99,7 @@ class ServerNotFound(ConfigError):
         server_message: str = "",
         config_files: str | None = None,
     ) -> None:
-        """`config_files` is the identity of the files that lack the server (`hermes.config_identity`)."""
+        """`config_files` is the identity of the files without the server (`hermes_home.config_identity`)."""
         super().__init__(message, advice, server_message=server_message)
         self.config_files = config_files
 
@@ -112,7 +112,7 @@ class ServerError(McpAuthError):
 
 
 class MalformedResponse(ServerError):
-    """A response has not the form that the step defines: HTML, truncated JSON, a list, a missing member."""
+    """A response lacks the form that the step defines: HTML, truncated JSON, a list, a missing member."""
 
     code = "unreadable_answer"
     advice = "Check the server's address; if it is right, the server's operator must fix this."
@@ -133,7 +133,7 @@ class DiscoveryFailed(ServerError):
 
 
 class ClientRefused(DiscoveryFailed):
-    """Each place of a metadata document answers 403: the server, or its firewall, refuses this program."""
+    """The server, or its firewall, refuses each request for a metadata document (403, 406 or 451)."""
 
     code = "client_refused"
     advice = (
@@ -261,7 +261,7 @@ class AddressRefused(NetworkError):
 
 
 class HostNotChecked(AddressRefused):
-    """Only a proxy or VPN program can resolve a host name from metadata: it may be an internal address."""
+    """Only a proxy or VPN program can resolve a host name from metadata. The host may be an internal one."""
 
     code = "host_not_checked"
     advice = "If you trust that host, add its name to `oauth.allow_hosts` of this server in config.yaml."

@@ -1,8 +1,8 @@
 """Delay the exit of the process until the tokens of sent token requests are stored.
 
 Refreshes, code exchanges and device polls run in daemon threads, which an ending interpreter abandons. Each
-of them has an ExitDelay, which delays the exit from the moment at which its token request is sent. The wait
-is an atexit handler: daemon threads still run then, but no thread can be started (Python 3.12).
+such thread has an ExitDelay, which delays the exit after the thread has sent its token request. An atexit
+handler waits for these threads: daemon threads still run then, but no thread can be started (Python 3.12).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ExitDelay:
         self._context_token: Token[ExitDelay | None] | None = None
         # The host that got the token request; None: no request was sent.
         self.host: str | None = None
-        # What the exit notice says that the process waits for; and until when (`time.monotonic()`).
+        # What the process waits for, for the exit notice; and the end of the wait (`time.monotonic()`).
         self.description = ""
         self.holds_until = -math.inf
 
@@ -150,7 +150,7 @@ def wait_for_sent_requests() -> None:
                 if not is_notice_printed and now >= notice_at:
                     is_notice_printed = True
                     _print_wait_notice(remaining_seconds)
-                # In short waits: on Windows an unlimited wait ignores Ctrl-C.
+                # Wait in short steps: on Windows, an unlimited wait ignores Ctrl-C.
                 _process_holds.condition.wait(
                     min(remaining_seconds, 1.0 if is_notice_printed else max(notice_at - now, 0.0))
                 )

@@ -19,7 +19,7 @@ MTIME_RESOLUTION_NS = 50_000_000
 def hermes_home(environ: Mapping[str, str]) -> str:
     """Return Hermes's home as an absolute path: HERMES_HOME, else ~/.hermes.
 
-    Raises ConfigError if there is no such home directory, or if a relative HERMES_HOME leads nowhere.
+    Raises ConfigError if a `~` has no home directory, or if a relative path has no current directory.
     """
     home = expand_user(
         environ.get("HERMES_HOME", "").strip() or "~/.hermes", "Set HERMES_HOME to a directory of your own."
@@ -38,7 +38,7 @@ def expand_user(path: str, advice: str) -> str:
     """Return a path with `~` or `~user` in front expanded; raises ConfigError with this advice.
 
     Python leaves `~` unchanged if the password database has no entry, for example for OpenShift's arbitrary
-    user ids: files would be written to a directory named `~` in the current one.
+    user ids. Files would then be written to a directory named `~` in the current directory.
     """
     if not path.startswith("~"):
         return path

@@ -2,9 +2,9 @@
 
 Theory of operation. A 401 or a command starts a login. The service stores the login before it shows the
 login, so that any process with the same store can complete it, also after a restart. Then several events
-race: a paste, a redirect to the loopback port, the end of its time, a cancellation by the user. The first
-valid one *claims* the login. A claim is exclusive across processes; after it, no other event can use the
-login:
+race: a paste, a redirect to the loopback port, the end of the login's time, a cancellation by the user. The
+first valid answer *claims* the login. A claim is exclusive across processes: the other events then have no
+effect:
 
     waiting --claim--> exchanging --succeed--> done
        |                   |
@@ -16,8 +16,8 @@ login:
        `--fail----> failed                           (the authorization server answered with an error)
 
 A login uses the code flow (the authorization server redirects the user's browser back to this process) or
-the device flow (the user enters a user code on another device, and this process polls until then). The
-tokens claim a device login.
+the device flow (the user enters a user code on another device, and this process polls until then). In the
+device flow, the poll that obtains the tokens claims the login.
 
 `apply_event` raises a LoginError with the reason for any transition that is not in the table. Stored
 credentials change only in the transition from exchanging to done.
@@ -63,7 +63,7 @@ def new_login_id(entropy: Entropy) -> str:
     return f"0{login_id[1:]}" if login_id.startswith("-") else login_id
 
 
-# A login may begin so much later than the current time: computers that share a store differ a little.
+# A login may start this much later than the current time: the clocks of computers that share a store differ.
 MAX_CLOCK_ERROR_SECONDS = 60.0
 
 
@@ -97,7 +97,7 @@ class Login:
     poll_state: PollState | None = None
     polled_by: str | None = None
     message_ids: tuple[str, ...] = ()
-    # `expires_at` by the clock that no one can set; None if the system has none.
+    # `expires_at` by the boot clock, which cannot be set; None if the system has no such clock.
     deadline: BootTime | None = None
     # True if an earlier login registered the client. The server may have forgotten it since (quirk 49).
     is_client_reused: bool = False
@@ -153,7 +153,7 @@ class Connection:
     token_refusal: TokenRefusal | None = None
     # The scope that the server demanded since the login, None if it demanded none. Empty: it named no scope.
     needed_scope: frozenset[str] | None = None
-    # True if the session does not renew itself because the operator's scope leaves out `offline_access`.
+    # True if the session cannot be refreshed because the operator's scope leaves out `offline_access`.
     lacks_offline_access: bool = False
 
     def can_refresh_at(self, now: float) -> bool:
@@ -219,8 +219,8 @@ def is_same_prompt(login: Login, other_login: Login) -> bool:
 def login_time(login: Login, now: float, boot_time: BootTime | None) -> float:
     """Return the current time by the clock that set `login.expires_at`, in epoch seconds.
 
-    `now` is the wall clock, which may have been set since. It decides only after a reboot, or if the system
-    has no clock that counts from the boot.
+    `now` is the time of the wall clock, which may have been set since. It is used only after a reboot, or if
+    the system has no boot clock.
     """
     deadline = login.deadline
     if deadline is None or boot_time is None or deadline.boot_id != boot_time.boot_id:

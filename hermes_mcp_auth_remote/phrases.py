@@ -1,7 +1,7 @@
-"""Every phrase that the terminal and the chats both say, and formats of values for people.
+"""Every phrase that the terminal and the chats both show, and formats of values for people.
 
-A phrase in capitals stands here and nowhere else in what users see: a test checks that. `str.format` fills in
-the fields in braces. The terminal shows local times, a chat shows UTC.
+No other module repeats the text of a constant of this module: a test checks that. `str.format` fills in the
+fields in braces. The terminal shows local times, a chat shows UTC.
 
 Names, accounts and scopes come from servers and other people. `replace_unprintable` prevents them from
 controlling a screen.
@@ -33,7 +33,7 @@ ENDED = "ended: log in again"
 ENDED_AT = "ended at {clock}: log in again"
 _QUOTATION_MARKS = str.maketrans(dict.fromkeys('“”„‟"', "'"))
 
-# A server may grant as much as a response may hold.
+# A server may grant as many scopes as a response can hold.
 MAX_SCOPE_CHARS = 1000
 MAX_ACCOUNT_CHARS = 200
 

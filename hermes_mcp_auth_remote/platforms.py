@@ -1,4 +1,4 @@
-"""The chat platforms: one row each. config, the command line and the adapters read it.
+"""The chat platforms, one row each. The configuration, the command line and the adapters read this table.
 
 docs/architecture.md lists what else a new platform needs.
 """

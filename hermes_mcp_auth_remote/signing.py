@@ -171,7 +171,7 @@ def _read_file(path: str, option_name: str) -> bytes:
 
 
 def check_can_sign(feature: str) -> None:
-    """Raise ConfigError if `cryptography` is not installed. `feature` (a plural) is what needs it."""
+    """Raise ConfigError if `cryptography` is not installed. `feature` (a plural) names what needs it."""
     if not can_sign():
         raise ConfigError(
             f"{feature} need the package `cryptography`, which is not installed.",

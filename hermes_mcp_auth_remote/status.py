@@ -1,7 +1,7 @@
 """The state of a connection: one rule for the command line, the chats and their reminders. Pure.
 
-A connection is usable while its access token is valid, or can be refreshed without the user. The expiry of
-the access token alone ends nothing if a refresh is possible.
+A connection is usable while its access token is valid, or can be refreshed without the user. So the expiry of
+the access token does not end a connection that can be refreshed.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def session_status(connection: Connection, now: float, *, uses_machine_grant: bo
 
 
 def next_change_at(connection: Connection, now: float) -> float | None:
-    """Return the time (epoch seconds) until which the status keeps, None if time alone never changes it."""
+    """Return the time (epoch seconds) at which the status may change, None if time alone never changes it."""
     ends = [end for end in (connection.expires_at, connection.refresh_expires_at) if end is not None]
     # A warning begins just after, not at, the warning time before the end.
     warnings = [

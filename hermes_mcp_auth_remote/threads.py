@@ -24,7 +24,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_FILE_THREADS = 8
-# For libraries in the event loop of DaemonExecutor. They look up a few host names.
+# The threads of a DaemonExecutor. Libraries look up a few host names in them.
 MAX_LIBRARY_THREADS = 32
 
 
@@ -124,7 +124,7 @@ class DaemonExecutor(ThreadPoolExecutor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start a thread for a call and return its future."""
         future: Future[T] = Future()
-        # It runs at once: a caller cannot cancel it, so its slot is always released.
+        # The call runs at once: a caller cannot cancel it, so its slot is always released.
         future.set_running_or_notify_cancel()
 
         def call() -> T:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
-    """Time limits in seconds. Tests pass smaller ones; nothing else changes them."""
+    """Time limits in seconds. Only tests pass other values."""
 
     # For one response, redirects included. A token request that was sent has `exchange_seconds`.
     response_seconds: float = 20.0
@@ -37,8 +37,8 @@ class TimeLimits:
 
 TIME_LIMITS = TimeLimits()
 
-# After a limit, the event loop polls its sockets so many more times, with so many seconds in between: in a
-# process that was stopped, the timers have expired but the response is in the socket.
+# After a limit, the event loop polls its sockets this many more times, with this many seconds in between. In
+# a process that was stopped, the timers have expired, but the response may be in the socket.
 FINAL_POLLS = 10
 FINAL_POLL_SECONDS = 0.02
 # For writing files after the last response of an exchange.

@@ -79,7 +79,7 @@ def with_hidden_locals(function_or_class: T) -> T:
 
 
 def raise_location(error: BaseException) -> str:
-    """Return where an error was raised, as "module.function, line 7"; its text may contain secrets."""
+    """Return where an error was raised, as "module.function, line 7". Its text may contain secrets."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next

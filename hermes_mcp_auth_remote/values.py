@@ -90,7 +90,7 @@ def as_secret(text: str | Secret) -> Secret:
 
 @dataclass(frozen=True, slots=True)
 class IdentityProvider:
-    """The enterprise's identity provider (`oauth.identity_provider`); it is not the server's own.
+    """The enterprise's identity provider (`oauth.identity_provider`), not the server's authorization server.
 
     `token_file` holds the token of the user's last sign-in at the identity provider. `subject_type` is the
     type of that token (RFC 8693 section 3).
@@ -146,8 +146,9 @@ class ServerOptions:
 class Server:
     """One entry of `mcp_servers`: a name, the URL of the protected resource, and its options.
 
-    `config_files` is the identity (`hermes.config_identity`) of the config.yaml and .env that define this
-    server. It is None if the caller does not know it, or if the URL also depends on the environment (`${…}`).
+    `config_files` is the identity (`hermes_home.config_identity`) of the config.yaml and .env that define
+    this server. It is None if the caller does not know it, or if the URL also depends on the environment
+    (`${…}`).
     """
 
     name: str
@@ -172,7 +173,7 @@ class CredentialKey:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The chat and user that requested a login; a paste must come from the same origin.
+    """The chat and user that requested a login. A paste must come from the same origin or from a terminal.
 
     `platform` is "terminal", "telegram", "discord" or a caller's own name. The other fields are the
     platform's ids as text, empty if the platform has none. A login for a user on another platform (`--via`)
