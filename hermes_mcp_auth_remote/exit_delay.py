@@ -41,7 +41,7 @@ class ExitDelay:
         self._context_token: Token[ExitDelay | None] | None = None
         # The host that got the token request; None: no request was sent.
         self.host: str | None = None
-        # What the process waits for, for the exit notice; and the end of the wait (`time.monotonic()`).
+        # `description` names the wait in the exit notice. `holds_until` is its end (`time.monotonic()`).
         self.description = ""
         self.holds_until = -math.inf
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
-    """Time limits in seconds. Only tests pass other values."""
+    """Time limits in seconds. Tests pass smaller values, and `http.traced_exchange` passes longer ones."""
 
-    # For one response, redirects included. A token request that was sent has `exchange_seconds`.
+    # For one response, redirects included. After a token request was sent, `exchange_seconds` applies.
     response_seconds: float = 20.0
     # How long a caller waits for a token or a code exchange, which goes on after that.
     caller_seconds: float = 20.0

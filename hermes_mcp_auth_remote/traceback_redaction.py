@@ -34,12 +34,12 @@ def hide_locals(error: BaseException, stop_at: BaseException | None = None) -> N
     raised again, stay. `stop_at` is an exception that the caller was already handling; it is not changed.
     """
     pending: list[BaseException | None] = [error]
-    seen: set[int] = {id(stop_at)}
-    while pending and len(seen) < _MAX_CHAINED_ERRORS:
+    visited_ids: set[int] = {id(stop_at)}
+    while pending and len(visited_ids) < _MAX_CHAINED_ERRORS:
         current = pending.pop()
-        if current is None or id(current) in seen:
+        if current is None or id(current) in visited_ids:
             continue
-        seen.add(id(current))
+        visited_ids.add(id(current))
         current.__traceback__ = _without_locals(current.__traceback__)
         pending += [current.__cause__, current.__context__]
         if isinstance(current, BaseExceptionGroup):

@@ -1,6 +1,6 @@
 """An McpAuth for httpx and for httpx2: one object serves the clients of both libraries.
 
-`auth.httpx` and `auth.httpx2` import only their own library. This module imports each that is installed.
+`auth.httpx` and `auth.httpx2` import only their own library. This module imports each installed library.
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ def _replace_stream(
     # A stream that the libraries make from bytes serves synchronous and asynchronous readers.
     response.stream = _response_like(response, {}, body).stream
     if elapsed is not None:
-        # httpx2 reads it from the stream, which is replaced here.
+        # httpx2 reads `elapsed` from the stream, which is replaced here.
         response.__setattr__("elapsed", elapsed)
 
 

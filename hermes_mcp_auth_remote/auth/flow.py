@@ -255,7 +255,7 @@ async def bearer_flow(
 def bearer_flow_blocking(
     session: Session, server_origin: UrlOrigin, request: RequestT
 ) -> Generator[RequestT, AuthResponse]:
-    """Do what `bearer_flow` does, for a synchronous client; the default of httpx would send no token."""
+    """Do what `bearer_flow` does, for a synchronous client; the default flow of httpx would send no token."""
     first_attempt, header = None, _add_cached_authorization(session, server_origin, request)
     if header is not None:
         response = yield request

@@ -212,8 +212,8 @@ class SharedTokenStorage:
         except McpAuthError:
             # The tokens work until they expire; then the user must log in again.
             return None, resource
-        published = discovery.protected_resource
-        return discovery.authorization_server, select_resource(self.server.url, published, override)
+        protected_resource = discovery.protected_resource
+        return discovery.authorization_server, select_resource(self.server.url, protected_resource, override)
 
     def _redirect_uris(self) -> Sequence[str]:
         if self.context is not None:

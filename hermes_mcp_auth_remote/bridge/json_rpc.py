@@ -139,7 +139,7 @@ def read_envelope(head: bytes, tail: bytes) -> Message | None:
         id_member = _ID_MEMBER.search(last[0])
         members["id"] = None if id_member is None else _read_id(id_member[1])
     if large_member[1] == b"params":
-        # Any name that is not empty makes it a request or notification.
+        # Any name that is not empty makes the message a request or notification.
         members["method"] = "unknown"
     else:
         members[large_member[1].decode()] = {}

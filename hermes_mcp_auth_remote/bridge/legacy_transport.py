@@ -123,8 +123,8 @@ class HttpWithSse:
         except httpx2.HTTPError:
             raise TransportError(f"{self._name} cannot be reached.") from None
         if status >= 400:
-            what = message.method or "a response"
-            raise TransportError(f"{self._name} refused {what} with status {status}.")
+            subject = message.method or "a response"
+            raise TransportError(f"{self._name} refused {subject} with status {status}.")
 
     async def _read_stream(self, endpoint: asyncio.Future[str]) -> None:
         parser = SseParser()
@@ -189,5 +189,5 @@ def _fail_all(futures: list[asyncio.Future[str] | asyncio.Future[None]], error: 
     for future in futures:
         if not future.done():
             future.set_exception(error)
-            # Retrieve it, so that asyncio logs nothing if no caller waits.
+            # Retrieve the exception, so that asyncio logs nothing if no caller waits.
             future.exception()

@@ -1,6 +1,6 @@
 """How the bridge asks a user to log in: in a chat, in a browser on this machine, or through the client.
 
-The bridge has no terminal of its own. The client shows its errors to a model: no error contains an address.
+The bridge has no terminal of its own. The client shows errors to a model, so no error contains an address.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def login_command(server_argument: str, owner: Owner) -> str:
 
 
 def login_error_text(error: AuthorizationRequired, command: str) -> str:
-    """Return an error for the client: what to run, and a login that waits. Never a login's address."""
+    """Return an error text for the client: the command to run, and the id of a waiting login, no address."""
     text = f"{error} Run `{command}`. Then try again."
     if error.login_id is None:
         return text

@@ -117,9 +117,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     login.set_defaults(refuse=login.error)
     login.add_argument("--no-qr", action="store_true", help="do not show a QR code")
-    when = login.add_mutually_exclusive_group()
-    when.add_argument("--no-wait", action="store_true", help="start the login, show it and exit")
-    when.add_argument(
+    wait_options = login.add_mutually_exclusive_group()
+    wait_options.add_argument("--no-wait", action="store_true", help="start the login, show it and exit")
+    wait_options.add_argument(
         "--finish",
         metavar="ID",
         help="complete a started login: wait for its code, or read an address from standard input",

@@ -130,7 +130,7 @@ def _commands_to_try(url: str, broken_url: str, home: str) -> Iterator[str]:
     program = program_name()
     yield f"  export HERMES_HOME={shlex.quote(home)}"
     yield f"  {program} login demo --url {url}"
-    for rest in (
+    for arguments in (
         "login demo --flow paste",
         "login demo --flow device",
         "status",
@@ -140,7 +140,7 @@ def _commands_to_try(url: str, broken_url: str, home: str) -> Iterator[str]:
         "doctor demo",
         "logout demo",
     ):
-        yield f"  {program} {rest}"
+        yield f"  {program} {arguments}"
     yield "\nThis server is broken. See what a login and doctor say:"
     yield f"  {program} doctor {broken_url}"
     yield f"  {program} login broken --url {broken_url}"

@@ -31,7 +31,7 @@ class Check:
     """One check: its name, what it found, and the remedy ("" if nothing is wrong)."""
 
     name: str
-    found: str
+    result: str
     remedy: str = ""
 
 
@@ -41,12 +41,12 @@ def run_hermes_doctor(*, as_json: bool) -> int:
     remedy = next((check.remedy for check in checks if check.remedy), "")
     if as_json:
         for check in checks:
-            print_json({"check": check.name, "found": check.found, "ok": not check.remedy})
+            print_json({"check": check.name, "found": check.result, "ok": not check.remedy})
         print_json({"remedy": remedy})
     else:
         width = max(len(check.name) for check in checks)
         for check in checks:
-            print(f"{CROSS_MARK if check.remedy else CHECK_MARK} {check.name:<{width}}  {check.found}")
+            print(f"{CROSS_MARK if check.remedy else CHECK_MARK} {check.name:<{width}}  {check.result}")
         print(f"\n{remedy}" if remedy else "\nNothing is wrong.")
     return 1 if remedy else 0
 

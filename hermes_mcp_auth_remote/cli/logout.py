@@ -87,12 +87,12 @@ async def _log_out_all(service: AuthService, keys: list[CredentialKey], *, as_js
         async with semaphore:
             return await _log_out(service, key, await run_file_work(server_for_key, key, configuration))
 
-    worst = 0
+    highest_code = 0
     for task in [asyncio.create_task(log_out_one(key)) for key in keys]:
         result = await task
         _print_result(result, as_json=as_json)
-        worst = max(worst, 0 if result.error is None else exit_code(result.error))
-    return worst
+        highest_code = max(highest_code, 0 if result.error is None else exit_code(result.error))
+    return highest_code
 
 
 async def _log_out(service: AuthService, key: CredentialKey, server: Server) -> LogoutResult:

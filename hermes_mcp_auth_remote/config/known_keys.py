@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import cast
 
-# What Hermes 0.19 to 0.21 reads in an entry of `mcp_servers`; this program reads some of them too.
+# The keys that Hermes 0.19 to 0.21 reads in an entry of `mcp_servers`. This program reads some of them too.
 ENTRY_KEYS = (
     "args",
     "auth",
@@ -109,11 +109,11 @@ def entry_warnings(name: str, entry: Mapping[str, object]) -> tuple[str, ...]:
 def misspelt_sections(names: Iterable[str]) -> tuple[str, ...]:
     """Return a warning for each top-level key that is almost the name of a section of this program."""
     present = list(names)
-    wanted = [section for section in SECTIONS if section not in present]
+    missing_sections = [section for section in SECTIONS if section not in present]
     return tuple(
         f"config.yaml has a section `{_shorten(name)}`, which is ignored. Did you mean `{similar[0]}`?"
         for name in present
-        if name not in SECTIONS and (similar := _similar(name, wanted, 0.85))
+        if name not in SECTIONS and (similar := _similar(name, missing_sections, 0.85))
     )[:MAX_WARNINGS]
 
 
@@ -131,15 +131,15 @@ def _lacks_oauth(entry: Mapping[str, object]) -> bool:
     return not any(part in name for name in names for part in _CREDENTIAL_HEADERS)
 
 
-def _misspelt_keys(path: str, members: Mapping[str, object], known: Iterable[str]) -> Iterator[str]:
-    known_keys = tuple(known)
+def _misspelt_keys(path: str, members: Mapping[str, object], keys: Iterable[str]) -> Iterator[str]:
+    known_keys = tuple(keys)
     for key in members:
         if key not in known_keys and (similar := _similar(key, known_keys, _CUTOFF)):
             yield f"{path}.{_shorten(key)} is not known and is ignored. Did you mean `{similar[0]}`?"
 
 
-def _unknown_keys(path: str, members: Mapping[str, object], known: Iterable[str]) -> Iterator[str]:
-    known_keys = tuple(known)
+def _unknown_keys(path: str, members: Mapping[str, object], keys: Iterable[str]) -> Iterator[str]:
+    known_keys = tuple(keys)
     for key in members:
         if key not in known_keys:
             similar = _similar(key, known_keys, 0.6)
@@ -151,10 +151,10 @@ def _unknown_keys(path: str, members: Mapping[str, object], known: Iterable[str]
             yield f"{path}.{_shorten(key)} is not known and is ignored. {advice}"
 
 
-def _similar(key: object, known: Iterable[str], cutoff: float) -> list[str]:
+def _similar(key: object, candidates: Iterable[str], cutoff: float) -> list[str]:
     # A key of YAML may be a number. Comparing a long text takes long, and no known key is that long.
     text = str(key)[:_MAX_KEY_CHARS].lower()
-    return get_close_matches(text.replace("-", "_").replace(" ", "_"), tuple(known), 1, cutoff)
+    return get_close_matches(text.replace("-", "_").replace(" ", "_"), tuple(candidates), 1, cutoff)
 
 
 def _shorten(key: object) -> str:

@@ -46,8 +46,10 @@ def find_spelling(name: str, candidates: Iterable[str]) -> str | None:
     if name.isascii() and all(map(str.isascii, names)):
         return None
     for form in ("NFC", "NFKC"):
-        wanted = unicodedata.normalize(form, name)
-        matches = [candidate for candidate in names if unicodedata.normalize(form, candidate) == wanted]
+        normalized_name = unicodedata.normalize(form, name)
+        matches = [
+            candidate for candidate in names if unicodedata.normalize(form, candidate) == normalized_name
+        ]
         if matches:
             return matches[0] if len(matches) == 1 else None
     return None

@@ -61,7 +61,7 @@ class DeviceLedger:
 
     def _new_user_code(self) -> str:
         number = int.from_bytes(hashlib.sha256(self._ledger.entropy(16).encode()).digest())
-        letters = "".join(USER_CODE_LETTERS[number // 20**place % 20] for place in range(8))
+        letters = "".join(USER_CODE_LETTERS[number // 20**position % 20] for position in range(8))
         return f"{letters[:4]}-{letters[4:]}"
 
     def find(self, user_code: str) -> Device | None:

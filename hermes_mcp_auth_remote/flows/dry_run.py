@@ -47,7 +47,7 @@ class Findings:
     `challenge` is None if the server asked for no token. `discovery` is None if discovery failed.
     `device_flow_issuer` is the issuer that offers the device flow, or None. `obstacles` are the errors that a
     login would raise, in order. `is_client_forgotten` is True if the server does not know the stored client.
-    `refuses_token` is True if the server answers a request with the stored token with 401.
+    `refuses_token` is True if the server responds to the stored token with 401.
     """
 
     challenge: Challenge | None = None
@@ -109,7 +109,7 @@ def _is_token_refused(server: Server, authorization: Secret) -> Exchange[bool]:
     try:
         response = yield token_probe_request(server, authorization)
     except NetworkError:
-        # The next request to the server reports it.
+        # The next request to the server reports the error.
         return False
     return response.status == 401
 

@@ -72,7 +72,7 @@ class _TracingHttpClient(HttpClient):
 
     async def _send_with_retry(self, request: Request, attempt: RequestAttempt) -> Response:
         started_at = time.monotonic()
-        # It stays None if the deadline, which covers all redirects together, ends the request.
+        # `outcome` stays None if the deadline, which covers all redirects together, ends the request.
         outcome: Response | McpAuthError | None = None
         try:
             response = await super()._send_with_retry(request, attempt)

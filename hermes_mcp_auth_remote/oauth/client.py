@@ -107,10 +107,10 @@ def configured_client(
     `auth_method` None selects a method that the server supports.
     """
     if auth_method is None:
-        offered = authorization_server.token_endpoint_auth_methods_supported
+        offered_methods = authorization_server.token_endpoint_auth_methods_supported
         if client_secret is None:
             auth_method = "none"
-        elif offered is None or "client_secret_basic" in offered:
+        elif offered_methods is None or "client_secret_basic" in offered_methods:
             # RFC 8414 section 2: "If omitted, the default is client_secret_basic".
             auth_method = "client_secret_basic"
         else:
@@ -191,9 +191,9 @@ def supports_device_flow(authorization_server: AuthorizationServer) -> bool:
 
 def _preferred_auth_method(authorization_server: AuthorizationServer) -> str:
     # A native app cannot protect a secret (RFC 8252 section 8.5), so prefer "none" if the server offers it.
-    offered = authorization_server.token_endpoint_auth_methods_supported or ("none",)
-    preferred = ("none", "client_secret_post", "client_secret_basic")
-    return next((method for method in preferred if method in offered), "none")
+    offered_methods = authorization_server.token_endpoint_auth_methods_supported or ("none",)
+    preferred_methods = ("none", "client_secret_post", "client_secret_basic")
+    return next((method for method in preferred_methods if method in offered_methods), "none")
 
 
 def read_registration_response(
@@ -294,8 +294,10 @@ def _registration_error(
             "https `oauth.redirect_uri`, for this server.",
         )
     if response.status >= 500 or response.status == 429:
-        when = retry_after_text(response) or "later"
-        temporary_error = make_error(f"Try again {when}; if it fails again, register a client there by hand.")
+        retry_text = retry_after_text(response) or "later"
+        temporary_error = make_error(
+            f"Try again {retry_text}; if it fails again, register a client there by hand."
+        )
         temporary_error.is_temporary = True
         return temporary_error
     if response.status in {401, 403}:

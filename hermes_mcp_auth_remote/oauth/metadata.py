@@ -146,9 +146,9 @@ def discover_metadata(
 
     `configured_issuer` is the operator's choice and replaces the protected resource's list. If the resource
     lists `preferred_issuer` (the store has credentials for it), that issuer is tried first. The result is the
-    first one for which `is_suitable` is True, else the first one with metadata. `configured_resource` is the
-    operator's `oauth.resource`, which may differ from the server's URL. Raises DiscoveryFailed,
-    ClientRefused, IssuerMismatch, MalformedResponse, UnsafeUrl or a NetworkError.
+    first authorization server for which `is_suitable` is True, else the first one with metadata.
+    `configured_resource` is the operator's `oauth.resource`, which may differ from the server's URL. Raises
+    DiscoveryFailed, ClientRefused, IssuerMismatch, MalformedResponse, UnsafeUrl or a NetworkError.
     """
     # The operator trusts an issuer by configuring it.
     trusted = frozenset(trusted_issuers) | {configured_issuer or ""}
@@ -222,7 +222,7 @@ def discover_protected_resource(
     fallback after a failure would be a downgrade.
     """
     first_error: McpAuthError | None = None
-    refused: list[bool] = []
+    refusals: list[bool] = []
     # Sentry sends two URLs and the first does not work (quirk 8), so try all, then the well-known URLs.
     urls = (*challenge.resource_metadata, *protected_resource_urls(server_url))
     for url in dict.fromkeys(urls):
@@ -237,14 +237,14 @@ def discover_protected_resource(
                     configured_resource=configured_resource,
                     requires_issuers=requires_issuers,
                 )
-            refused.append(_is_refused(response, PROTECTED_RESOURCE_STEP))
+            refusals.append(_is_refused(response, PROTECTED_RESOURCE_STEP))
         except AddressRefused:
             raise
         except (ServerError, NetworkError) as error:
             first_error = first_error or error
     if first_error is not None:
         raise first_error
-    if all(refused):
+    if all(refusals):
         raise _client_refused_error(server_url, PROTECTED_RESOURCE_STEP)
     return None
 
@@ -280,7 +280,7 @@ def read_protected_resource_response(
             "Set `oauth.authorization_server` for this server to the issuer of its authorization server; the "
             "server's operator knows it.",
         )
-    # `dpop_signing_alg_values_supported` only offers proofs (RFC 9728 section 2).
+    # `dpop_signing_alg_values_supported` alone does not require proofs (RFC 9728 section 2).
     requires_dpop = document.get("dpop_bound_access_tokens_required") is True
     return ProtectedResource(resource, issuers, string_list(document, "scopes_supported"), requires_dpop)
 
@@ -330,13 +330,13 @@ def discover_authorization_server(
     or a NetworkError if a request fails.
     """
     first_error: McpAuthError | None = None
-    refused: list[bool] = []
+    refusals: list[bool] = []
     for url in authorization_server_urls(safe_url(issuer, "issuer")):
         try:
             response = yield get_json(url, AUTHORIZATION_SERVER_STEP)
             if response.ok and not is_html_page(response):
                 return read_authorization_server_response(response, issuer, trusted_issuers)
-            refused.append(_is_refused(response, AUTHORIZATION_SERVER_STEP))
+            refusals.append(_is_refused(response, AUTHORIZATION_SERVER_STEP))
         except (ServerError, NetworkError) as error:
             if isinstance(error, NetworkError):
                 # The other well-known URLs are on the same host, so they would only make the user wait.
@@ -344,7 +344,7 @@ def discover_authorization_server(
             first_error = first_error or error
     if first_error is not None:
         raise first_error
-    if all(refused):
+    if all(refusals):
         raise _client_refused_error(issuer, AUTHORIZATION_SERVER_STEP)
     return None
 
@@ -466,7 +466,7 @@ def authorization_server_from_document(document: Document) -> AuthorizationServe
         if value is None:
             return None
         if "://" not in value and value.startswith(("/", "./", "../", "?")):
-            # RFC 8414 section 2: a URL; the standards define no base for a relative one.
+            # RFC 8414 section 2 requires a URL. The standards define no base for a relative one.
             raise UnsafeUrl(
                 f"The `{name}` of the {AUTHORIZATION_SERVER_STEP} is a relative address, without a host.",
                 "The server's operator must publish the whole https address; report it to them.",

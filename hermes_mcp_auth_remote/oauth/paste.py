@@ -68,8 +68,8 @@ def clean_text(text: str) -> str:
     """Remove invisible characters and a terminal's leftovers, and replace HTML-escaped ampersands."""
     text = _INVISIBLE.sub("", _PASTE_MARK.sub("", _ESCAPE_SEQUENCES.sub("", text)))
     text = _SEQUENCE_TAIL.sub("", _AMPERSAND.sub("&", text).strip())
-    if marked := _LOST_PASTE_MARKS.fullmatch(text):
-        return f"<{marked[2].strip()}>"
+    if match := _LOST_PASTE_MARKS.fullmatch(text):
+        return f"<{match[2].strip()}>"
     return text.strip()
 
 
@@ -82,7 +82,7 @@ def extract_candidates(text: str, redirect_uri: str) -> Iterator[list[Candidate]
     """
     is_cut = len(text.strip()) in _CUT_LENGTHS
     text = clean_text(text)
-    seen: set[Candidate] = set()
+    yielded: set[Candidate] = set()
     own_starts = _find_own_addresses(text, redirect_uri)
     for start in _find_starts(text, redirect_uri, own_starts):
         end = next((own_start for own_start in own_starts if own_start > start), len(text))
@@ -91,8 +91,8 @@ def extract_candidates(text: str, redirect_uri: str) -> Iterator[list[Candidate]
             readings = dict.fromkeys(
                 it if it.end == "closed" else Candidate(it.address, "unknown") for it in readings
             )
-        yield [reading for reading in readings if reading not in seen]
-        seen.update(readings)
+        yield [reading for reading in readings if reading not in yielded]
+        yielded.update(readings)
 
 
 def extract_bare_code(text: str) -> str:
@@ -105,8 +105,10 @@ def extract_bare_code(text: str) -> str:
 def _find_own_addresses(text: str, redirect_uri: str) -> list[int]:
     """Return where the redirect URI of the login starts in the text."""
     parts = urlsplit(redirect_uri)
-    own = re.compile(rf"(?i:(?:https?://)?{re.escape(parts.netloc)}){re.escape(parts.path or '/')}[?#]")
-    return [match.start() for match in itertools.islice(own.finditer(text), MAX_ADDRESSES)]
+    address_pattern = re.compile(
+        rf"(?i:(?:https?://)?{re.escape(parts.netloc)}){re.escape(parts.path or '/')}[?#]"
+    )
+    return [match.start() for match in itertools.islice(address_pattern.finditer(text), MAX_ADDRESSES)]
 
 
 def _find_starts(text: str, redirect_uri: str, own_starts: list[int]) -> list[int]:

@@ -190,10 +190,10 @@ def read_granted_document(response: Response, host: str, step: str, secrets: tup
     """Return the document of a successful token response; raises TokenError or MalformedResponse."""
     status = response.status
     if is_temporary_status(status):
-        when = retry_after_text(response)
+        retry_text = retry_after_text(response)
         raise MalformedResponse(
             f"{host} responded to the {step} with status {status}.",
-            _RETRY_LATER_ADVICE if when is None else f"Try again {when}; nothing was lost.",
+            _RETRY_LATER_ADVICE if retry_text is None else f"Try again {retry_text}; nothing was lost.",
         )
     try:
         document = read_json_or_form(response, f"response to the {step} at {host}")

@@ -224,16 +224,16 @@ def select_members(document: Document, names: Iterable[str]) -> Document:
 
 
 def _cut_members(members: Mapping[str, object]) -> dict[str, object]:
-    kept: dict[str, object] = {}
+    selected: dict[str, object] = {}
     free_chars = MAX_KEPT_CHARS
     for name, value in members.items():
         free_for_value = free_chars - _json_chars(name)
         cut_value = _cut_list(cast("list[str]", value), free_for_value) if isinstance(value, list) else value
         value_chars = _json_chars(cut_value)
         if value_chars <= free_for_value:
-            kept[name] = cut_value
+            selected[name] = cut_value
             free_chars = free_for_value - value_chars
-    return kept
+    return selected
 
 
 def _cut_list(items: list[str], free_chars: int) -> list[str]:

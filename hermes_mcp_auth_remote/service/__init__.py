@@ -210,7 +210,7 @@ class AuthService:
         return self._completion.get(login_id)
 
     async def wait_for_login(self, login_id: str) -> Login:
-        """Wait until a login is over, in this or another process, and return it; polls for a device login."""
+        """Wait until a login is over, in this or another process, and return it. Polls a device login."""
         return await self._logins.wait_for_login(login_id)
 
     def allows_device(self, login: Login) -> bool:

@@ -36,14 +36,14 @@ def check_descriptors() -> None:
 
     asyncio leaves a half-made event loop behind if it runs out of descriptors.
     """
-    opened: list[int] = []
+    descriptors: list[int] = []
     try:
         for _ in range(_LOOP_DESCRIPTORS):
-            opened.append(os.open(os.devnull, os.O_RDONLY))  # noqa: PERF401  the others must be closed
+            descriptors.append(os.open(os.devnull, os.O_RDONLY))  # noqa: PERF401  the others must be closed
     except OSError as error:
         raise _out_of_resources(error) from None
     finally:
-        for descriptor in opened:
+        for descriptor in descriptors:
             os.close(descriptor)
 
 

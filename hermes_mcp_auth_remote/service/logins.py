@@ -45,7 +45,7 @@ from hermes_mcp_auth_remote.values import CredentialKey, Flow, Origin, Secret, S
 
 # Another process may complete a login; this process sees that only in the store.
 STORE_CHECK_SECONDS = 0.3
-# Starting a login removes those that ended over an hour ago, at most once in this time.
+# A login start removes the logins that expired over an hour ago, at most once in this time.
 PURGE_INTERVAL_SECONDS = 60.0
 
 
@@ -118,7 +118,7 @@ class Logins:
         return login
 
     def _cancel_unseen(self, login: Login) -> None:
-        """Cancel a login whose caller was cancelled before it could show it."""
+        """Cancel a login that was never shown, because its caller was cancelled."""
         self._deps.store.logins.change(login.id, lambda it: apply_event(it, "cancel"))
 
     def _release_claim(self, claimed: tuple[Login, AuthorizationResponse]) -> None:

@@ -271,7 +271,7 @@ class TokenSource:
 
     async def _obtain_token(self, refused_header: Secret | None, challenge: Challenge | None) -> CachedToken:
         token, stored = self._read_fresh_token(refused_header)
-        # With unsaved tokens, take the lock to try the write again.
+        # If there are unsaved tokens, take the lock to write them.
         if token is not None and not self._buffered_store.has_unsaved:
             return token
         self._check_refusal(stored.credentials.tokens, refused_header, challenge)
@@ -456,7 +456,7 @@ class TokenSource:
         client, auth_method = credentials.client, new_tokens.client_auth_method
         if client is not None and auth_method is not None:
             client = with_auth_method(client, auth_method)
-        # Write them before their first use: losing a rotated refresh token ends the session.
+        # Store the new tokens before their first use: losing a rotated refresh token ends the session.
         token = self._save_new_tokens(
             stored,
             replace(credentials, tokens=new_tokens, binding=binding, client=client),

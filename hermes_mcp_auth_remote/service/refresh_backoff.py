@@ -29,10 +29,14 @@ class RefreshFailureTracker:
     def last_failure(self, tokens: Tokens) -> tuple[RefreshFailure, McpAuthError] | None:
         """Return the last failure with these tokens in any process, and its error; None if there is none."""
         stored = self._store.read(self._key, tokens)
-        own = self._last_failure
-        is_own = own is not None and own[0] == _token_pair(tokens)
-        if own is not None and is_own and (stored is None or stored.last_at <= own[1].last_at):
-            return own[1], own[2].with_traceback(None)
+        own_failure = self._last_failure
+        is_own = own_failure is not None and own_failure[0] == _token_pair(tokens)
+        if (
+            own_failure is not None
+            and is_own
+            and (stored is None or stored.last_at <= own_failure[1].last_at)
+        ):
+            return own_failure[1], own_failure[2].with_traceback(None)
         return None if stored is None else (stored, stored.as_error())
 
     def save_failure(

@@ -118,7 +118,7 @@ async def start_login(
         deadline=deps.deadline_after(expires_at - now),
         added_scope=(prepared.request.scope or frozenset()) - granted_scope if granted_scope else frozenset(),
         poll_state=poll_state,
-        # False for a client that a login without a response left behind: it is not replaced once more.
+        # False for a client that a login without a response registered, so that no third one is registered.
         is_client_reused=prepared.is_client_reused
         and stored.client is not None
         and stored.client.client_id == prepared.request.client.client_id,
@@ -300,7 +300,7 @@ def unanswered_login(
     credentials: Credentials,
     login_time: Callable[[Login], float],
 ) -> Login | None:
-    """Return the last login of this key if it ended without a response of the provider, else None.
+    """Return the last login of this key if it ended without a response from the provider, else None.
 
     `logins` are in the order of their start; `login_time` returns the current time by the clock of a login.
     """

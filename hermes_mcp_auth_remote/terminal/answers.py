@@ -85,7 +85,7 @@ class LoginAnswers:
         self.login: Login | None = None
         self._refused_request_count = 0
         self._is_qr_shown = False
-        # True if the login was shown again, with its countdown, since the last line.
+        # True if the login was shown again, with its countdown, since the user's last line.
         self._has_countdown = False
         # The line source, if it shows a prompt.
         self._prompt: Prompt | None = None
@@ -158,7 +158,7 @@ class LoginAnswers:
 
     @contextmanager
     def _printing(self) -> Generator[None]:
-        """Hide the prompt while the block prints text that does not answer the keyboard."""
+        """Hide the prompt while the block prints text that no keyboard input has caused."""
         self._hide_qr()
         if self._prompt is not None:
             self._prompt.hide_prompt()

@@ -73,7 +73,7 @@ def detect_browser_support(
         (has_display, BrowserSupport(can_open=True, reason="there is a display")),
     )
     no_display = BrowserSupport(can_open=False, reason="there is no display")
-    return next((judgement for holds, judgement in rules if holds), no_display)
+    return next((support for applies, support in rules if applies), no_display)
 
 
 def browser_command(

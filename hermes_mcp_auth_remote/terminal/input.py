@@ -315,7 +315,7 @@ class Keyboard:
         self._raise_signals()
 
     def show_prompt(self, *texts: str) -> None:
-        """Show the first of the texts that leaves room for the number of characters, and that number."""
+        """Show the first text that leaves room for the character count, and that count."""
         self.hide_prompt()
         if self._texts.has_text:
             # A text arrived before the prompt, and its line is over.

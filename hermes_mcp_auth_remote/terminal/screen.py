@@ -34,7 +34,7 @@ from hermes_mcp_auth_remote.values import Clock
 _COUNTDOWN_MARKS_SECONDS = frozenset({60, 300})
 # The lines below the text of a login: the countdown and the prompt.
 _STATUS_ROWS = 2
-# Switch to the second screen of the terminal and clear it; switch back to what was there before.
+# The first sequence switches to the second screen of the terminal and clears it. The other switches back.
 _SECOND_SCREEN_ON, _SECOND_SCREEN_OFF = "\x1b[?1049h\x1b[2J\x1b[H", "\x1b[?1049l"
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m|\x1b\]8;[^\x1b]*\x1b\\")
 

@@ -104,7 +104,7 @@ _FileVersion = tuple[int, int, int]
 _READ_ATTEMPTS = 50
 # A temporary file of this age belongs to no running write.
 _STALE_SECONDS = 3600
-# How long a caller waits before it asks again for a lease: one system call.
+# How long a caller waits before it asks again for a lease. Each try costs one system call.
 LEASE_RETRY_SECONDS = 0.02
 
 
@@ -115,7 +115,7 @@ class FileStore:
     """
 
     lease_retry_seconds = LEASE_RETRY_SECONDS
-    # Not a method that calls it: a program calls this for each request.
+    # Use the function itself: a method that calls it would make each request of a program slower.
     now = staticmethod(time.time)
 
     def __init__(self, home: Path) -> None:

@@ -79,22 +79,22 @@ class FileKeyChanges:
             self._next_full_scan_at = time.monotonic() + FULL_SCAN_SECONDS
             for known_folder in self._folders.values():
                 known_folder.version = None
-        seen = set[str]()
+        current_names = set[str]()
         for name, path, version in self._list_folders():
-            seen.add(name)
+            current_names.add(name)
             folder = self._folders.get(name)
             if folder is not None and folder.version == version:
                 continue
             if folder is None:
                 folder = self._folders[name] = _Folder(owner_from_folder(name) if name else None)
             if name and folder.owner is None:
-                # No owner has this folder.
+                # This folder belongs to no owner.
                 folder.version = version
                 continue
             self._scan_folder(folder, path)
             is_settled = time.time_ns() - max(version[:2]) > MTIME_RESOLUTION_NS
             folder.version = version if is_settled else None
-        for name in self._folders.keys() - seen:
+        for name in self._folders.keys() - current_names:
             self._changed.update(self._folders.pop(name).keys.values())
         changed, self._changed = self._changed, set[CredentialKey]()
         return changed
@@ -111,7 +111,7 @@ class FileKeyChanges:
             return
 
     def _scan_folder(self, folder: _Folder, path: str) -> None:
-        """Compare the files in a folder with those of the last scan, and add the changed keys."""
+        """Compare the files in a folder with those of the last scan, and record the changed keys."""
         scan = _scan_files(path)
         for stem in scan.unfinished_stems:
             # A process was killed while it stored a login. A read completes the commit or rolls it back.

@@ -31,9 +31,9 @@ do this:
 - An old version, or this one, declares the login failed: `login_commit_recovery` rolls it back.
 - A program changes mode, owner or times of a file: the file has its old content, and the login is completed.
 
-A rollback restores the old content of each file that this commit wrote and that nothing has replaced since,
-the last file first. If a process dies while it completes or rolls back, the record stays, and the next holder
-of the lock continues.
+A rollback restores the old content of each file that this commit wrote, the last file first. It leaves a file
+that another program has replaced since. If a process dies while it completes or rolls back, the record stays,
+and the next holder of the lock continues.
 
 A file that cannot be replaced by a rename (a bind mount gives EBUSY, some file systems EXDEV or EPERM) is
 written in place. Before that, the record is updated to say so. The temporary file and the record are the
