@@ -377,7 +377,7 @@ REFUSING_STATUSES = frozenset({403, 406, 451})
 
 def _client_refused_error(url: str, label: str) -> ClientRefused:
     return ClientRefused(
-        f"{host_of(url)} refuses this program: it answers each request for {label} with 403."
+        f"{host_of(url)} refuses this program: it answers each request for {label} with 403, 406 or 451."
     )
 
 

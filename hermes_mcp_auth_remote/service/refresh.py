@@ -262,7 +262,7 @@ class TokenSource:
         if host is not None:
             raise TimedOut(
                 f"{host} got a token request for {name} but did not respond in time.",
-                "Try again in a minute: if it answers until then, its tokens are stored and used.",
+                "Try again in a minute: if it responds by then, its tokens are stored and used.",
             )
         raise TimedOut(
             f"No token for {name} came in time: another process is refreshing it, or the network hangs.",
