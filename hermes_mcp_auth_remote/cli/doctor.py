@@ -329,7 +329,7 @@ def _notes(report: _Report) -> list[str]:
     texts = [*report.config_warnings, *refusals, *notes(report.findings, report.server, issuer)]
     if report.was_unanswered:
         texts.append(
-            "The last login ended without a response from the provider. The next one registers another client."
+            "The last login ended without a response from the provider. The next registers another client."
         )
     return texts
 
