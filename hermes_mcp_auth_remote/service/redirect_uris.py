@@ -1,4 +1,4 @@
-"""Choose the redirect URI of a login. A bot loads this at its start, and no flow."""
+"""Choose the redirect URI of a login. A bot loads this module at its start, so it imports no flow."""
 
 from __future__ import annotations
 
