@@ -134,6 +134,24 @@ def test_logins_are_removed_an_hour_after_expiry(tmp_path: Path, logins: LoginFi
     assert logins.list_all() == []
 
 
+def test_lock_files_of_dead_pollers_are_removed(tmp_path: Path, logins: LoginFiles) -> None:
+    live_id, dead_id, recent_id = "a" * 16, "b" * 16, "c" * 16
+    live = logins.try_poller_lease(live_id)
+    assert live is not None
+    folder = Path(live.path).parent
+    # A killed process leaves the file behind, and the system frees its lock.
+    paths = {poller_id: folder / f".{poller_id}.poller" for poller_id in (live_id, dead_id, recent_id)}
+    for poller_id in (dead_id, recent_id):
+        paths[poller_id].touch(0o600)
+    hours_ago = paths[live_id].stat().st_mtime - 7200
+    for poller_id in (live_id, dead_id):
+        os.utime(paths[poller_id], (hours_ago, hours_ago))
+    logins.remove_expired(NOW)
+    assert [poller_id for poller_id, path in paths.items() if path.exists()] == [live_id, recent_id]
+    assert logins.is_poller_alive(live_id)
+    live.release()
+
+
 def test_an_unreadable_login_is_not_removed(tmp_path: Path, logins: LoginFiles) -> None:
     logins.add(build_login())
     path_of(tmp_path).write_text("{")

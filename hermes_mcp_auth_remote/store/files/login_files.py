@@ -216,6 +216,11 @@ class LoginFiles:
                 # A writer that was killed has left this file.
                 if path.name.endswith(TEMPORARY_SUFFIX):
                     remove_if_older(path, cutoff)
+                elif path.name.endswith(_POLLER_LOCK_SUFFIX):
+                    # A poller that was killed has left its lock file. The lock of a live poller is not free.
+                    lock = PollerLock(path)
+                    if path.lstat().st_mtime < cutoff and lock.try_acquire():
+                        lock.release()
 
     def _path(self, login_id: str) -> Path:
         if not _ID_PATTERN.fullmatch(login_id):
