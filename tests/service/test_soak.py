@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import random
+import subprocess
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -33,7 +33,7 @@ from tests.service.helpers import (
     server_of,
     wait_until,
 )
-from tests.service.test_processes import CALLS, PROCESSES, call_from_all, send_line, start_processes
+from tests.service.test_processes import CALLS, PROCESSES, call_from_all, start_processes
 
 pytestmark = pytest.mark.slow
 
@@ -95,14 +95,12 @@ def test_eight_processes_with_two_second_tokens_refresh_once_per_token(tmp_path:
 def test_killed_refreshes_leave_whole_files_a_free_lock_and_a_usable_session(
     logged_in_service: AuthService, server: Server, demo: Demo, clock: ManualClock, tmp_path: Path, kills: int
 ) -> None:
-    ledger, random_source, spread = demo.authorization_server.ledger, random.Random(20), 0.08
+    ledger, random_source = demo.authorization_server.ledger, random.Random(20)
     with start_processes("refresh", tmp_path, clock(), server.url, count=1) as actors:
-        # The check after each kill sends one refresh. At least a fifth of the kills must hit another one.
-        for number in itertools.count(1):
+        for _ in range(kills):
             # Each token is accepted, but nothing reports it: neither the killed process nor the check below.
             FileStore(tmp_path).token_refusals.clear(KEY)
-            assert send_line(actors, str(random_source.uniform(0.01, 0.01 + spread))) == ["killed"]
-            check_started_at = time.perf_counter()
+            kill_while_refreshing(actors, demo, random_source)
             lock = FileStore(tmp_path).lock(KEY)
             assert lock.try_acquire()
             lock.release()
@@ -119,11 +117,23 @@ def test_killed_refreshes_leave_whole_files_a_free_lock_and_a_usable_session(
                 # The response was lost with the process, so no client can know the new refresh token.
                 assert is_used(ledger, tmp_path)
                 asyncio.run(log_in(AuthService(tmp_path, clock=clock), server))
-            # On a busy machine, a refresh starts later.
-            spread = min(max(0.08, 2 * (time.perf_counter() - check_started_at)), 0.5)
-            if number >= kills and demo.authorization_server.count_requests("refresh") > number + kills / 5:
-                break
-            assert number < 20 * kills, "too few kills hit a process that refreshes"
+
+
+def kill_while_refreshing(
+    actors: list[subprocess.Popen[str]], demo: Demo, random_source: random.Random
+) -> None:
+    """Start a process that refreshes in a loop, and kill it at a random moment after its first request."""
+    count_before = demo.authorization_server.count_requests("refresh")
+    (actor,) = actors
+    assert actor.stdin is not None
+    assert actor.stdout is not None
+    actor.stdin.write("60\n")
+    actor.stdin.flush()
+    wait_until(lambda: demo.authorization_server.count_requests("refresh") > count_before)
+    time.sleep(random_source.uniform(0, 0.03))
+    actor.stdin.write("\n")
+    actor.stdin.flush()
+    assert actor.stdout.readline().strip() == "killed"
 
 
 @covers("killed")
