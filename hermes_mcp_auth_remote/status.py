@@ -12,7 +12,8 @@ from typing import Literal
 
 from hermes_mcp_auth_remote.login import Connection
 
-# Warn this long before the user must log in again: a weekend for a session, an hour for a lone access token.
+# Warn this long before the user must log in again. A session is a login that can refresh, or could. A lone
+# access token is a login that never could. `status`, the chats and the reminders all use these constants.
 SESSION_WARNING_SECONDS = 3 * 86_400
 TOKEN_WARNING_SECONDS = 3_600
 
@@ -58,10 +59,10 @@ def session_status(connection: Connection, now: float, *, uses_machine_grant: bo
         return SessionStatus("login needed", "log in", access_ends_at, ends_at)
     if not (has_access or can_refresh):
         return SessionStatus("expired", "log in", access_ends_at, ends_at)
+    warning_seconds = _warning_seconds(connection, can_refresh=can_refresh)
     action: UserAction = "none"
-    if ends_at is not None and not _is_short_lived(connection, can_refresh=can_refresh):
-        warning_seconds = SESSION_WARNING_SECONDS if can_refresh else TOKEN_WARNING_SECONDS
-        action = "log in soon" if ends_at - now < warning_seconds else "none"
+    if ends_at is not None and ends_at - now < warning_seconds:
+        action = "log in soon"
     is_failing = not has_access and connection.refresh_failure is not None
     state: ConnectionState = "refresh failing" if is_failing else "connected"
     return SessionStatus(state, action, access_ends_at, ends_at, can_refresh)
@@ -90,8 +91,14 @@ def _session_end(connection: Connection, *, can_refresh: bool, uses_machine_gran
     return None if refresh_ends_at is None else max(access_ends_at, refresh_ends_at)
 
 
-def _is_short_lived(connection: Connection, *, can_refresh: bool) -> bool:
-    """Return True if a lone access token lives too briefly for a warning before its end."""
-    if can_refresh or connection.obtained_at is None or connection.expires_at is None:
-        return False
-    return connection.expires_at - connection.obtained_at < 2 * TOKEN_WARNING_SECONDS
+def _warning_seconds(connection: Connection, *, can_refresh: bool) -> float:
+    """Return how long before the end a warning begins, 0 for no warning."""
+    failure = connection.refresh_failure
+    has_lost_refresh = connection.refresh_expires_at is not None or (failure is not None and failure.is_final)
+    if can_refresh or has_lost_refresh:
+        return SESSION_WARNING_SECONDS
+    if connection.obtained_at is None or connection.expires_at is None:
+        return TOKEN_WARNING_SECONDS
+    # A lone token that lives briefly would need a warning during most of its life.
+    is_short_lived = connection.expires_at - connection.obtained_at < 2 * TOKEN_WARNING_SECONDS
+    return 0 if is_short_lived else TOKEN_WARNING_SECONDS

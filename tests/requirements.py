@@ -542,6 +542,39 @@ REQUIREMENTS = (
         "this package",
     ),
     Requirement("status-all", "An error of one server does not hide the others in status.", "this package"),
+    Requirement(
+        "status-table",
+        "In a terminal, no row of status is wider than the terminal; elsewhere, the text is always the same.",
+        "docs/cli.md",
+    ),
+    Requirement(
+        "status-check", "If a person must log in now or soon, status --check exits with 4.", "docs/cli.md"
+    ),
+    Requirement(
+        "status-next",
+        "Lasts says when the user must log in again; Next says what to do, or what happens next.",
+        "docs/cli.md",
+    ),
+    Requirement(
+        "doctor-all",
+        "doctor without a name examines all servers; a server that hangs does not delay the others.",
+        "docs/cli.md",
+    ),
+    Requirement(
+        "doctor-hint",
+        "If a server or the network makes a login fail, the error names the doctor command.",
+        "this package",
+    ),
+    Requirement("help-examples", "Each example in a help text runs as printed.", "this package"),
+    Requirement(
+        "json-schema", "Each line that a verb prints for --json matches docs/json.md.", "docs/json.md"
+    ),
+    Requirement(
+        "from-clone",
+        "Docs and messages name no command that installs this package from an index.",
+        "this package",
+    ),
+    Requirement("package-script", "A script has the name of the package, for uvx and pipx.", "this package"),
     # Prompting a user during a call
     Requirement(
         "one-prompt",

@@ -12,7 +12,8 @@ from gateway_hooks.dialog.rendering import Renderer
 from hermes_mcp_auth_remote import cli, phrases, terminal
 from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.phrases import MAX_SCOPE_CHARS, connection_rows, display_scope, display_url
-from hermes_mcp_auth_remote.terminal.text import connection_lifetime, connection_summary, login_summary
+from hermes_mcp_auth_remote.status import session_status
+from hermes_mcp_auth_remote.terminal.text import connection_summary, login_summary, session_end
 from hermes_mcp_auth_remote.values import CredentialKey
 from tests.gateway_hooks import login_factories
 from tests.gateway_hooks.test_cards import card_texts, possible_cards
@@ -114,4 +115,5 @@ def test_a_shared_phrase_stands_in_no_other_file() -> None:
 @covers("shared-phrases")
 def test_the_end_of_a_connection_has_the_same_words_in_terminal_and_chat() -> None:
     connection = login_factories.make_connection()
-    assert connection_lifetime(connection, NOW) == Renderer().connection_lifetime(connection, NOW)
+    end = session_end(session_status(connection, NOW), NOW)
+    assert Renderer().connection_lifetime(connection, NOW) == f"{end} ({phrases.REFRESHES_ITSELF})"

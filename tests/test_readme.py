@@ -8,15 +8,23 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from hermes_mcp_auth_remote.cli.output import EXIT_CODES
+from hermes_mcp_auth_remote.cli.connection_status import UNREADABLE
+from hermes_mcp_auth_remote.cli.extras import install_command
+from hermes_mcp_auth_remote.cli.output import EXIT_CODES, LOGIN_NEEDED_EXIT_CODE
+from hermes_mcp_auth_remote.cli.status_table import TABLE_HEADER
+from hermes_mcp_auth_remote.phrases import NOT_CONNECTED
+from hermes_mcp_auth_remote.status import ConnectionState
+from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
 )
@@ -49,6 +57,23 @@ def test_the_readme_names_exactly_the_commands_of_the_program() -> None:
 def test_the_readme_names_every_exit_code() -> None:
     sentence = README[README.index("Exit codes:") :].partition("\n\n")[0]
     assert {int(code) for code in re.findall(r"\b\d+\b", sentence)} >= set(EXIT_CODES.values())
+
+
+@covers("exit-codes", "status-check")
+def test_the_page_of_the_command_line_has_every_exit_code() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    table = page.partition("## Exit codes")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| ([\d, ]+) \| (.+) \|$", table, re.MULTILINE)
+    meanings = {int(code): meaning for codes, meaning in cells for code in codes.split(",")}
+    assert set(meanings) >= {0, 1, 2, 126, 127, 130, 141, 143, *EXIT_CODES.values()}
+    assert "status --check" in meanings[LOGIN_NEEDED_EXIT_CODE]
+
+
+@covers("status-next")
+def test_the_page_of_the_command_line_defines_every_column_and_state() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    defined = {row.partition(" | ")[0].removeprefix("| ") for row in page.splitlines()}
+    assert {*TABLE_HEADER, *get_args(ConnectionState), NOT_CONNECTED, UNREADABLE} <= defined
 
 
 def test_every_make_command_in_the_readme_is_a_target() -> None:
@@ -120,3 +145,76 @@ def test_no_file_contains_a_local_path_or_a_registry_url() -> None:
             and name != "tests/test_readme.py"
         ):
             assert not suspicious.search(path.read_text("utf-8")), name
+
+
+INSTALLERS = re.compile(
+    r"\b(?:pip3? install|pipx (?:run|install)|uvx|uv tool (?:run|install)|uv pip install|npx)\b([^`\n]*)"
+)
+OWN_PACKAGE = re.compile(r"hermes[-_]mcp[-_]auth", re.IGNORECASE)
+# A path is a clone: `.`, `./somewhere`, or what follows --from or --spec with such a path.
+CLONE = re.compile(r"--(?:from|spec)[ =]'?\.")
+PATH_ARGUMENT = re.compile(r"(?:(?<=\s)|(?<=')|(?<=\"))[.~/{][^\s'\"]*")
+
+
+def installs_from_an_index(command_arguments: str) -> bool:
+    """Return whether the arguments of an installer name this package, and no clone of it."""
+    command_arguments = command_arguments.partition("#")[0]
+    if CLONE.search(command_arguments):
+        return False
+    return OWN_PACKAGE.search(PATH_ARGUMENT.sub("", command_arguments)) is not None
+
+
+@covers("from-clone")
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("pip install 'hermes-mcp-auth-remote[httpx]'", True),
+        ("pip install --target /x/lib hermes_mcp_auth_remote", True),
+        ("uvx hermes-mcp-auth-remote status", True),
+        ("uv tool run hermes-mcp-auth status", True),
+        ("pipx run hermes-mcp-auth-remote", True),
+        ("npx -y hermes-mcp-auth", True),
+        ("pip install '.[httpx]'   # hermes-mcp-auth", False),
+        ("pip install './hermes_mcp_auth_remote[httpx]'", False),
+        ("uvx --from . hermes-mcp-auth-remote status", False),
+        ("uvx --from './hermes_mcp_auth_remote[httpx]' hermes-mcp-auth-remote status", False),
+        ("pipx run --spec . hermes-mcp-auth-remote status", False),
+        ("pip install 'python-telegram-bot[webhooks]>=22.6'", False),
+        ("pip uninstall hermes-mcp-auth-remote", False),
+    ],
+)
+def test_the_search_finds_commands_that_install_from_an_index(command: str, *, expected: bool) -> None:
+    found = [match[1] for match in INSTALLERS.finditer(command)]
+    assert any(map(installs_from_an_index, found)) is expected
+
+
+@covers("from-clone")
+def test_no_command_installs_this_package_from_an_index() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "*.md", "*.py", "*.yaml", "*.json", "Makefile"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    files = [name for name in listed.stdout.splitlines() if not name.startswith("tests/")]
+    commands = [
+        f"{name}: {match[0]}"
+        for name in files
+        for match in INSTALLERS.finditer((ROOT / name).read_text("utf-8"))
+        if installs_from_an_index(match[1])
+    ]
+    assert commands == []
+
+
+@covers("from-clone")
+@pytest.mark.parametrize("extra", PROJECT["optional-dependencies"])
+def test_the_advice_for_a_missing_library_names_the_packages_of_the_extra(extra: str) -> None:
+    command = install_command(extra)
+    assert re.fullmatch(r"pip install \S+.*", command)
+    assert not OWN_PACKAGE.search(command)
+
+
+@covers("package-script")
+def test_a_script_has_the_name_of_the_package() -> None:
+    assert PROJECT["scripts"][PROJECT["name"]] == PROJECT["scripts"]["hermes-mcp-auth"]

@@ -15,7 +15,7 @@ from hermes_mcp_auth_remote.cli.connection_status import ConnectionStatus
 from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
 from hermes_mcp_auth_remote.status import SessionStatus, next_change_at, session_status
-from hermes_mcp_auth_remote.terminal.text import connection_lifetime, connection_summary
+from hermes_mcp_auth_remote.terminal.text import connection_summary
 from hermes_mcp_auth_remote.values import CredentialKey
 from tests.gateway_hooks.login_factories import make_connection
 from tests.oauth.builders import NOW
@@ -60,9 +60,20 @@ def chat_status(connection: Connection, *, uses_machine_grant: bool = False) -> 
         ),
         pytest.param(
             {"expires_at": NOW + 3 * HOUR, "refresh_expires_at": NOW - HOUR},
-            SessionStatus("connected", "none", NOW + 3 * HOUR, NOW + 3 * HOUR),
+            SessionStatus("connected", "log in soon", NOW + 3 * HOUR, NOW + 3 * HOUR),
             "connected as ada@example.com, until 11:00 UTC, then log in again",
             id="ended refresh token, valid access token",
+        ),
+        pytest.param(
+            {
+                "can_refresh": False,
+                "expires_at": NOW + 50,
+                "obtained_at": NOW - HOUR,
+                "refresh_failure": replace(FAILURE, was_alive=True, is_final=True),
+            },
+            SessionStatus("connected", "log in soon", NOW + 50, NOW + 50),
+            "connected as ada@example.com, until 08:00 UTC, then log in again",
+            id="refused refresh token, valid access token",
         ),
         pytest.param(
             {"refresh_expires_at": NOW + 2 * DAY},
@@ -110,7 +121,9 @@ def test_chat_command_line_and_reminder_agree(
     assert chat_status(connection) == chat_text
     status = ConnectionStatus(CredentialKey("notes"), "notes", connection)
     assert status.state(NOW) == expected.state
-    assert (status.warning(NOW) is not None) is (expected.action == "log in soon")
+    assert status.action(NOW) == expected.action
+    assert status.next_step(NOW).startswith("log in again before ") is (expected.action == "log in soon")
+    assert (status.next_step(NOW) == "log in") is (expected.action == "log in")
     need = _login_need(connection, NOW)
     assert (None if need is None else need.is_over) == {"none": None, "log in soon": False, "log in": True}[
         expected.action
@@ -126,6 +139,10 @@ def test_a_machine_grant_is_connected_everywhere_after_its_token_has_ended() -> 
         "connected, until the provider ends it (refreshes itself)"
     )
     assert "log in again" not in connection_summary(connection, NOW, uses_machine_grant=True)
+    assert (status.lasts(NOW), status.next_step(NOW)) == (
+        "until the provider ends it",
+        "refreshes itself when it is used",
+    )
 
 
 TIMES = st.none() | st.floats(NOW - 5 * DAY, NOW + 5 * DAY)
@@ -158,9 +175,14 @@ def test_no_screen_contradicts_another(
     )
     is_over = session_status(connection, NOW).is_over
     assert chat_status(connection).startswith("connected") is not is_over
-    assert connection_lifetime(connection, NOW).startswith("ended") is is_over
-    command_line = ConnectionStatus(CredentialKey("notes"), "notes", connection).state(NOW)
-    assert (command_line in {"expired", "login needed"}) is is_over
+    status = ConnectionStatus(CredentialKey("notes"), "notes", connection)
+    assert status.lasts(NOW).startswith("ended") is is_over
+    assert (status.next_step(NOW) == "log in") is is_over
+    assert (status.state(NOW) in {"expired", "login needed"}) is is_over
+    # Both screens of the command line have the same words.
+    summary = connection_summary(connection, NOW)
+    assert f"  Lasts    {status.lasts(NOW)}\n" in summary
+    assert summary.endswith(f"  Next     {status.next_step(NOW)}")
     need = _login_need(connection, NOW)
     assert (need is not None and need.is_over) is is_over
 
@@ -194,3 +216,34 @@ def test_a_status_keeps_until_its_next_change(
     later = NOW + part * (end - NOW)
     if later < end:
         assert session_status(connection, later) == session_status(connection, NOW)
+
+
+@covers("status-ahead", "one-status")
+@settings(deadline=None)
+@given(
+    expires_at=st.floats(NOW - 5 * DAY, NOW + 5 * DAY),
+    refresh_expires_at=TIMES,
+    obtained_at=TIMES,
+    can_refresh=st.booleans(),
+    is_refused=st.booleans(),
+)
+def test_a_warning_stays_until_the_end(
+    expires_at: float,
+    refresh_expires_at: float | None,
+    obtained_at: float | None,
+    *,
+    can_refresh: bool,
+    is_refused: bool,
+) -> None:
+    connection = replace(
+        make_connection(),
+        expires_at=expires_at,
+        refresh_expires_at=refresh_expires_at,
+        obtained_at=obtained_at,
+        can_refresh=can_refresh and not is_refused,
+        refresh_failure=replace(FAILURE, is_final=True) if is_refused else None,
+    )
+    moments = sorted({NOW, *(NOW + days * DAY for days in (1, 2, 3, 4, 5))})
+    actions = [session_status(connection, moment).action for moment in moments]
+    order = {"none": 0, "log in soon": 1, "log in": 2}
+    assert [order[action] for action in actions] == sorted(order[action] for action in actions)

@@ -62,7 +62,7 @@ def _print_fast_token(argv: list[str]) -> bool:
 def _dispatch(argv: list[str]) -> int:
     # Import late, so that the fast path and each verb load only what they need.
     from hermes_mcp_auth_remote.cli.arguments import build_parser, parse_arguments
-    from hermes_mcp_auth_remote.cli.output import substitute_unencodable
+    from hermes_mcp_auth_remote.cli.output import doctor_command, report_error, substitute_unencodable
     from hermes_mcp_auth_remote.cli.verbs import load_verb
 
     substitute_unencodable(sys.stdout, sys.stderr)
@@ -77,7 +77,13 @@ def _dispatch(argv: list[str]) -> int:
         parser.print_help()
         return 0
 
-    return load_verb(options.verb)(options)
+    run_verb = load_verb(options.verb)
+    if options.verb != "login":
+        return run_verb(options)
+    try:
+        return run_verb(options)
+    except McpAuthError as error:
+        return report_error(error, as_json=options.json, doctor_command=doctor_command(error, options))
 
 
 def _discard_stdout() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from functools import partial
 
+from hermes_mcp_auth_remote.cli.examples import help_examples
 from hermes_mcp_auth_remote.platforms import PLATFORMS, id_examples, join_alternatives
 
 _FLOWS = ("auto", "loopback", "device", "paste")
@@ -16,7 +16,7 @@ exit codes:
   5 login failed   6 server error   7 network   8 files   130 interrupted
 
 The command reads servers from config.yaml in HERMES_HOME (~/.hermes) and
-stores tokens in mcp-tokens/ beside it."""
+stores tokens in mcp-tokens/ beside it. The output of --json: docs/json.md"""
 _LOGIN = """\
 Shows an address to open on any device. If the provider supports it, you enter
 a code there and bring nothing back. Otherwise paste or pipe in the address that
@@ -25,22 +25,20 @@ itself. Type paste or code to switch the flow, or new for another code. With
 --json, each line is an event: waiting, device, refused, connected; with --via:
 asked, shown or unshown, connected."""
 _STATUS = """\
-Lists servers and logins without a request to any server. States: connected,
-expired, login needed, not connected; with --json they have "_" for the blank,
-or are an error's code. If config.yaml has chat settings, the last line says
-whose tokens the chats use."""
+Lists servers and logins without a request to any server. A terminal gets a row
+per server; with a server's name, all facts of that server. State: connected,
+refresh failing, expired, login needed, not connected or unreadable. Lasts: when
+you must log in again. Next: what you should do, or else what happens by itself.
+If config.yaml has chat settings, the last line says whose tokens the chats use.
+With --check, the exit code is 4 if a person must log in, now or soon."""
 _PRINT_HELP = """\
 Prints a valid access token and a line feed. Refreshes the token first if
 necessary. Exit code 4: a login is needed."""
 _HEADER = """\
 Prints "Authorization: Bearer ..." with a valid access token. Refreshes the
-token first if necessary. A pipe keeps the token out of the process list:
-
-  hermes-mcp-auth header NAME | curl -H @- URL
-  curl -H "$(hermes-mcp-auth header NAME)" URL
-
-With --json, prints a JSON object of headers, for programs that run a helper
-to get their headers. Exit code 4: a login is needed."""
+token first if necessary. A pipe to curl keeps the token out of the process
+list. With --json, prints a JSON object of headers, for programs that run a
+helper to get their headers. Exit code 4: a login is needed."""
 _RUN = """\
 Refreshes the token if necessary, then replaces itself with the command, which
 gets the terminal and the signals and sets the exit code. The command finds the
@@ -69,7 +67,8 @@ no code and no token. It sends a stored token once, with MCP's `ping`. It loads
 the sign-in page for a stored client, without a user. If the provider takes
 pushed requests (PAR), it pushes one for a stored or configured client instead,
 which expires unused. The exit code is that of the error that a login would
-meet, or 0 if a login can start."""
+meet, or 0 if a login can start. Without a server, the command examines all of
+them at once, with one result per server; the exit code is the highest of all."""
 _SERVE = """\
 Runs one or more bots until Ctrl-C or SIGTERM. Allowed users log in to the
 servers of config.yaml in their private chats, and are told when to log in
@@ -100,7 +99,24 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", title="commands")
-    add = partial(verbs.add_parser, formatter_class=_make_formatter, allow_abbrev=False)
+
+    def add(
+        verb: str,
+        *,
+        help: str,  # noqa: A002  argparse's name
+        description: str,
+        usage: str | None = None,
+    ) -> argparse.ArgumentParser:
+        return verbs.add_parser(
+            verb,
+            help=help,
+            description=description,
+            usage=usage,
+            epilog=help_examples(verb),
+            formatter_class=_make_formatter,
+            allow_abbrev=False,
+        )
+
     login = add("login", help="log in to a server", description=_LOGIN)
     _add_server_arguments(login, is_optional=True)
     login.add_argument("--url", help="the server's address, if config.yaml does not have it")
@@ -126,6 +142,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     status = add("status", help="list servers and logins", description=_STATUS)
     _add_server_arguments(status, is_optional=True)
+    status.add_argument(
+        "--check", action="store_true", help="exit with 4 if a person must log in, now or soon"
+    )
     token = add("token", help="print a valid access token", description=_PRINT_HELP)
     _add_server_arguments(token)
     header = add("header", help="print a valid token as a header, for curl", description=_HEADER)

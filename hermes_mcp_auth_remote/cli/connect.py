@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from hermes_mcp_auth_remote.bridge.login import BrowserPrompter, ChatPrompter, ClientLogin, login_command
 from hermes_mcp_auth_remote.bridge.stdio import LineWriter
 from hermes_mcp_auth_remote.bridge.transport import TransportError
+from hermes_mcp_auth_remote.cli.extras import install_command
 from hermes_mcp_auth_remote.cli.login_via_chat import parse_via
 from hermes_mcp_auth_remote.cli.servers import current_home, resolve_server
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
@@ -32,8 +33,7 @@ try:
     from hermes_mcp_auth_remote.bridge.relay import Options, Relay
 except ImportError:
     raise ConfigError(
-        "`connect` needs httpx2, which is not installed.",
-        "Run `pip install 'hermes-mcp-auth-remote[httpx2]'`.",
+        "`connect` needs httpx2, which is not installed.", f"Run `{install_command('httpx2')}`."
     ) from None
 
 CONNECT_SECONDS = 10.0

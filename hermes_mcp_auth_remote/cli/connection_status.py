@@ -1,37 +1,51 @@
-"""The status of a connection: its state, the next step and warnings, as text and as JSON."""
+"""The status of a connection: its state, its end and what comes next, as text and as JSON."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hermes_mcp_auth_remote.cli.output import error_members
 from hermes_mcp_auth_remote.cli.servers import login_command
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
 from hermes_mcp_auth_remote.oauth.token_refusal import TokenRefusal
 from hermes_mcp_auth_remote.phrases import (
+    LASTS_LABEL,
     NOT_CONNECTED,
-    REFRESHES_ITSELF,
     SERVER_SAYS,
-    THEN_LOG_IN_AGAIN,
-    UNTIL_PROVIDER_ENDS_IT,
     connection_rows,
     display_duration,
+    display_url,
     quote_server_message,
     replace_unprintable,
 )
-from hermes_mcp_auth_remote.status import SessionStatus, session_status
-from hermes_mcp_auth_remote.terminal.text import CHECK_MARK, CROSS_MARK, clock_time, table
+from hermes_mcp_auth_remote.status import SessionStatus, UserAction, session_status
+from hermes_mcp_auth_remote.terminal.text import (
+    CHECK_MARK,
+    CROSS_MARK,
+    LOG_IN,
+    NEXT_LABEL,
+    Command,
+    clock_time,
+    finish_command,
+    next_event,
+    session_end,
+    table,
+)
 from hermes_mcp_auth_remote.values import CredentialKey
+
+UNREADABLE = "unreadable"
+ADDRESS_LABEL, REASON_LABEL, COMMAND_LABEL = "Address", "Because", "Run"
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStatus:
     """The status of one server and owner: a connection, no connection, or an error that prevented the check.
 
-    `server_argument` is the name or address that names the server on the command line.
-    `uses_machine_grant` is True if the server's grant needs no user. `waiting_logins` are the logins that
-    wait for an answer.
+    `server_argument` is the name or address that names the server on the command line. `server_url` is ""
+    if it is unknown. `uses_machine_grant` is True if the server's grant needs no user. `waiting_logins` are
+    the logins that wait for an answer.
     """
 
     key: CredentialKey
@@ -40,6 +54,7 @@ class ConnectionStatus:
     error: McpAuthError | None = None
     uses_machine_grant: bool = False
     waiting_logins: tuple[Login, ...] = ()
+    server_url: str = ""
 
     def session(self, now: float) -> SessionStatus | None:
         """Return the status of the connection, None without one. `now` is in epoch seconds."""
@@ -47,122 +62,183 @@ class ConnectionStatus:
             return None
         return session_status(self.connection, now, uses_machine_grant=self.uses_machine_grant)
 
+    @property
+    def name(self) -> str:
+        """The server's name and owner, for people."""
+        key = self.key
+        return replace_unprintable(f"{key.server_name} ({key.owner})" if key.owner else key.server_name)
+
     def state(self, now: float) -> str:
-        """Return the state in one or two words, or the error's code."""
+        """Return the state in one or two words."""
         if self.error is not None:
-            return self.error.code
+            return UNREADABLE
         session = self.session(now)
         return NOT_CONNECTED if session is None else session.state
 
-    def next_step(self, now: float) -> str | None:
-        """Describe what will happen without the user, None if nothing will."""
-        session = self.session(now)
-        if self.error is not None or session is None or session.state != "connected":
-            return None
-        access_ends_at = session.access_ends_at
-        if access_ends_at is None:
-            return f"lasts {UNTIL_PROVIDER_ENDS_IT}"
-        clock = clock_time(access_ends_at, now)
-        if session.can_refresh:
-            return f"{REFRESHES_ITSELF} " + (f"before {clock}" if access_ends_at > now else "when it is used")
-        return f"ends at {clock} ({display_duration(access_ends_at - now)}), {THEN_LOG_IN_AGAIN}"
+    def mark(self, now: float) -> str:
+        """Return the mark of a server that works, or of one that does not."""
+        return CHECK_MARK if self.state(now) == "connected" else CROSS_MARK
 
-    def warning(self, now: float) -> str | None:
-        """Describe what the user should do soon, None if there is nothing to do."""
+    def action(self, now: float) -> UserAction:
+        """Return what the user should do, by the state alone."""
         session = self.session(now)
-        if self.error is not None or session is None or session.action != "log in soon":
-            return None
-        clock = clock_time(session.ends_at or now, now)
-        if session.can_refresh:
-            return f"log in again before {clock}, when the provider ends the session"
-        return f"log in again before {clock}: this login cannot refresh itself"
+        if session is None:
+            return "none" if self.uses_machine_grant or self.error is not None else "log in"
+        return session.action
+
+    def needs_person(self, now: float) -> bool:
+        """True if the server does not work, or will not work for long, unless a person does something."""
+        return self.error is not None or self.action(now) != "none" or self._needs_another_login()
+
+    def lasts(self, now: float) -> str:
+        """Describe when the user must log in again, "" without a connection."""
+        session = self.session(now)
+        return "" if self.error is not None or session is None else session_end(session, now)
+
+    def next_step(self, now: float) -> str:
+        """Describe what the user should do, or else what happens next by itself."""
+        connection, session = self.connection, self.session(now)
+        if self.error is not None:
+            return self.error.advice
+        if connection is None or session is None:
+            if self.waiting_logins:
+                has_code = self.waiting_logins[-1].poll_state is not None
+                return "enter the code on the other device" if has_code else "finish the login that waits"
+            return "gets a token when it is used" if self.uses_machine_grant else LOG_IN
+        if session.action == "none" and self._needs_another_login():
+            return "log in again"
+        return next_event(connection, session, now)
 
     def to_text(self, now: float, columns: int) -> str:
         """Format the status for people. `columns` is the terminal's width, 0 without a terminal."""
-        key, connection, state = self.key, self.connection, self.state(now)
-        name = replace_unprintable(f"{key.server_name} ({key.owner})" if key.owner else key.server_name)
+        rows = [] if self.connection is None else connection_rows(self.connection)
+        if self.connection is not None and self.connection.refreshed_at is not None:
+            seconds = max(now - self.connection.refreshed_at, 0)
+            rows.append(("Refreshed", f"{display_duration(seconds)} ago"))
+        rows += self._problem_rows(now)
+        if lasts := self.lasts(now):
+            rows.append((LASTS_LABEL, lasts))
+        rows.append((NEXT_LABEL, self.next_step(now)))
+        rows += self._command_rows(now)
+        return f"{self.mark(now)} {self.name}: {self.state(now)}\n{table(rows, columns)}"
+
+    def cells(self, now: float) -> tuple[str, str, str, str, str]:
+        """Return the values of a table row: name, state, account, end, next step."""
+        account = replace_unprintable(self.connection.account or "") if self.connection is not None else ""
+        # An advice may contain a command, which must not be broken.
+        next_step = self.next_step(now) if self.error is None else "see below"
+        return self.name, self.state(now), account, self.lasts(now), next_step
+
+    def attention_rows(self, now: float) -> list[tuple[str, str]]:
+        """Return what the user needs to see below the row of a table; empty if all is well."""
+        rows = [] if self.connection is None else connection_rows(self.connection)
+        rows = [row for row in rows if row[0] in _PROBLEM_LABELS] + self._problem_rows(now)
         if self.error is not None:
-            rows = [("Because", str(self.error)), *_server_message_rows(self.error.server_message)]
-            rows.append(("Do", self.error.advice))
-            return f"{CROSS_MARK} {name}: unreadable\n{table([*rows, *self._waiting_rows(now)], columns)}"
-        rows = [] if connection is None else connection_rows(connection)
-        if connection is not None and connection.refreshed_at is not None:
-            rows.append(("Refreshed", f"{display_duration(max(now - connection.refreshed_at, 0))} ago"))
-        # If the session has ended, the state says so, and the last refresh failure does not help the user.
-        if (
-            connection is not None
-            and connection.refresh_failure is not None
-            and state in {"connected", "refresh failing"}
-        ):
-            rows += _refresh_failure_rows(connection.refresh_failure, now)
-        if state == "connected":
-            if connection is not None and connection.needed_scope is not None:
-                rows.append(("Do", login_command(self.server_argument, key.owner)))
-            rows += [(label, text) for label, text in self._outlook_rows(now) if text is not None]
-            return f"{CHECK_MARK} {name}: {state}\n{table([*rows, *self._waiting_rows(now)], columns)}"
-        if state == "refresh failing":
-            # The user can do nothing if the server fails.
-            return f"{CROSS_MARK} {name}: {state}\n{table([*rows, *self._waiting_rows(now)], columns)}"
-        if connection is not None:
-            rows.append(("Because", connection.login_needed or self._end_text(now)))
-        if connection is not None or not self.waiting_logins:
-            rows.append(("Do", login_command(self.server_argument, key.owner)))
-        return f"{CROSS_MARK} {name}: {state}\n{table([*rows, *self._waiting_rows(now)], columns)}"
+            rows.append((NEXT_LABEL, self.next_step(now)))
+        return [*rows, *self._command_rows(now)]
 
     def to_event(self, now: float) -> dict[str, object]:
         """Return the status for programs, without the URLs of waiting logins: only the user may see those."""
-        connection, error = self.connection, self.error
+        connection, error, session = self.connection, self.error, self.session(now)
         event: dict[str, object] = {
+            "event": "status",
             "server": self.key.server_name,
             "owner": self.key.owner,
+            "url": (self.server_url if connection is None else connection.server_url) or None,
             "state": self.state(now).replace(" ", "_"),
+            "action": self.action(now).replace(" ", "_"),
+            "needs_person": self.needs_person(now),
+            "next": self.next_step(now),
+            "ends_at": None if session is None else session.ends_at,
+            "waiting": [
+                {"login_id": login.id, "expires_at": login.expires_at} for login in self.waiting_logins
+            ],
         }
-        if error is not None:
-            event |= {"message": str(error), "advice": error.advice}
-        if connection is not None:
-            event |= {
-                "url": connection.server_url,
-                "issuer": connection.issuer,
-                "account": connection.account,
-                "scope": sorted(connection.scope) if connection.scope is not None else None,
-                "missing_scope": sorted(connection.missing_scope),
-                "needed_scope": None if connection.needed_scope is None else sorted(connection.needed_scope),
-                "expires_at": connection.expires_at,
-                "can_refresh": connection.can_refresh,
-                "refreshed_at": connection.refreshed_at,
-                "refresh_expires_at": connection.refresh_expires_at,
-                "reason": connection.login_needed,
-                "refresh_failure": _failure_event(connection.refresh_failure),
-                "token_refusal": _refusal_event(connection.token_refusal),
-                "next": self.next_step(now),
-                "warning": self.warning(now),
-            }
-        waiting = [{"login_id": login.id, "expires_at": login.expires_at} for login in self.waiting_logins]
-        return event | {"waiting": waiting}
+        event |= error_members(error)
+        if connection is None:
+            return event | dict.fromkeys(_CONNECTION_MEMBERS)
+        return event | {
+            "issuer": connection.issuer,
+            "account": connection.account,
+            "scope": sorted(connection.scope) if connection.scope is not None else None,
+            "missing_scope": sorted(connection.missing_scope),
+            "needed_scope": None if connection.needed_scope is None else sorted(connection.needed_scope),
+            "expires_at": connection.expires_at,
+            "can_refresh": connection.can_refresh,
+            "refreshed_at": connection.refreshed_at,
+            "refresh_expires_at": connection.refresh_expires_at,
+            "reason": connection.login_needed,
+            "refresh_failure": _failure_event(connection.refresh_failure),
+            "token_refusal": _refusal_event(connection.token_refusal),
+        }
 
-    def _outlook_rows(self, now: float) -> tuple[tuple[str, str | None], ...]:
-        return ("Next", self.next_step(now)), ("Warning", self.warning(now))
+    def _needs_another_login(self) -> bool:
+        """True if the server demands more access, or refuses the tokens of this login."""
+        connection = self.connection
+        return connection is not None and (
+            connection.needed_scope is not None or connection.token_refusal is not None
+        )
 
-    def _end_text(self, now: float) -> str:
-        session = self.session(now)
-        ends_at = None if session is None else session.ends_at
-        return "it has ended" if ends_at is None else f"it ended at {clock_time(ends_at, now)}"
+    def _problem_rows(self, now: float) -> list[tuple[str, str]]:
+        """Return the address of a server without a connection, and why it needs attention."""
+        connection, session = self.connection, self.session(now)
+        if self.error is not None:
+            return [(REASON_LABEL, str(self.error)), *_server_message_rows(self.error.server_message)]
+        if connection is None or session is None:
+            return [(ADDRESS_LABEL, display_url(self.server_url))] if self.server_url else []
+        if session.action == "log in":
+            # The last refresh failure adds nothing to act on.
+            return [(REASON_LABEL, connection.login_needed or "its access token has ended")]
+        rows: list[tuple[str, str]] = []
+        if connection.refresh_failure is not None:
+            is_failing = session.state == "refresh failing"
+            rows += _refresh_failure_rows(connection.refresh_failure, now, has_retry=not is_failing)
+        if session.action == "log in soon":
+            reason = "the provider ends the session then"
+            rows.append((REASON_LABEL, reason if session.can_refresh else "this login cannot refresh itself"))
+        return rows
 
-    def _waiting_rows(self, now: float) -> list[tuple[str, str]]:
-        return [("Waiting", _waiting_text(login, now)) for login in self.waiting_logins]
+    def _command_rows(self, now: float) -> list[tuple[str, str]]:
+        """Return the command for what the user should do, and the logins that wait."""
+        rows: list[tuple[str, str]] = []
+        is_login_started = self.connection is None and bool(self.waiting_logins)
+        if self.error is None and self.needs_person(now) and not is_login_started:
+            rows.append((COMMAND_LABEL, Command(login_command(self.server_argument, self.key.owner))))
+        for login in self.waiting_logins:
+            rows += _waiting_rows(login, now)
+        return rows
+
+
+# The rows of `connection_rows` that name a problem.
+_PROBLEM_LABELS = frozenset({"Problem", "More access"})
+_CONNECTION_MEMBERS = (
+    "issuer",
+    "account",
+    "scope",
+    "missing_scope",
+    "needed_scope",
+    "expires_at",
+    "can_refresh",
+    "refreshed_at",
+    "refresh_expires_at",
+    "reason",
+    "refresh_failure",
+    "token_refusal",
+)
 
 
 def _server_message_rows(server_message: str) -> list[tuple[str, str]]:
     return [(SERVER_SAYS, quote_server_message(server_message))] if server_message else []
 
 
-def _refresh_failure_rows(failure: RefreshFailure, now: float) -> list[tuple[str, str]]:
-    """Describe the last refresh failure and when the next refresh is due."""
+def _refresh_failure_rows(failure: RefreshFailure, now: float, *, has_retry: bool) -> list[tuple[str, str]]:
+    """Describe the last refresh failure. `has_retry`: also when the next refresh is due."""
     count = "once" if failure.failures == 1 else f"{failure.failures} times"
     summary = f"failed {count} since {clock_time(failure.first_at, now)}: {failure.message}"
     rows = [("Refresh", summary), *_server_message_rows(failure.server_message)]
     if failure.retry_at is not None:
-        rows.append(("Retries", f"when it is used after {clock_time(failure.retry_at, now)}"))
+        if has_retry:
+            rows.append(("Retries", f"when it is used after {clock_time(failure.retry_at, now)}"))
         rows.append(("If it lasts", failure.advice))
     return rows
 
@@ -188,9 +264,9 @@ def _failure_event(failure: RefreshFailure | None) -> dict[str, object] | None:
     }
 
 
-def _waiting_text(login: Login, now: float) -> str:
+def _waiting_rows(login: Login, now: float) -> list[tuple[str, str]]:
     until = clock_time(login.expires_at, now)
     if login.poll_state is not None:
         # In the device flow there is nothing to paste: the process that started the login polls.
-        return f"a login waits until {until} for a code to be entered on another device"
-    return f"a login waits until {until}: hermes-mcp-auth login --finish {login.id}"
+        return [("Waiting", f"a login waits until {until} for a code to be entered on another device")]
+    return [("Waiting", f"a login waits until {until}"), (COMMAND_LABEL, Command(finish_command(login)))]

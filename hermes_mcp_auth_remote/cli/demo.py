@@ -17,6 +17,7 @@ from typing import Self, TextIO
 from urllib.parse import urlsplit
 
 from hermes_mcp_auth_remote.cli.connection_output import print_connection
+from hermes_mcp_auth_remote.cli.extras import install_command
 from hermes_mcp_auth_remote.cli.login import detect_answer_channels, is_at_keyboard, screen_for
 from hermes_mcp_auth_remote.cli.output import print_json
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
@@ -42,7 +43,7 @@ try:
     from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 except ImportError:
     raise ConfigError(
-        "The demo's servers are not installed.", "Run `pip install 'hermes-mcp-auth-remote[demo,httpx2]'`."
+        "The demo's servers are not installed.", f"Run `{install_command('demo', 'httpx2')}`."
     ) from None
 
 # Shorter than the default of 5 seconds, so that the demo responds quickly.
@@ -112,7 +113,7 @@ def _serve(*, as_json: bool) -> int:
         if as_json:
             print_json(
                 {
-                    "event": "serving",
+                    "event": "demo_serving",
                     "url": demo.mcp_url,
                     "broken_url": broken_demo.mcp_url,
                     "hermes_home": home,
@@ -135,7 +136,7 @@ def _commands_to_try(url: str, broken_url: str, home: str) -> Iterator[str]:
         "login demo --flow device",
         "status",
         "token demo",
-        f"header demo | curl -si -H @- {url}",
+        f"header demo | curl -I -H @- {url}",
         "run demo --env MCP_TOKEN -- sh -c 'echo $MCP_TOKEN'",
         "doctor demo",
         "logout demo",

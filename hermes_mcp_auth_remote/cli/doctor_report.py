@@ -1,4 +1,4 @@
-"""Describe what `doctor` found: requests, supported features, notes and problems, without I/O."""
+"""Describe what `doctor` found: requests, supported features, and notes, without I/O."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def request_event(traced_request: TracedRequest) -> dict[str, object]:
         "milliseconds": round(1000 * traced_request.seconds),
         "proxy": traced_request.proxy,
         "error": None if isinstance(outcome, Response) else outcome.code,
-        "was": describe_response(traced_request),
+        "result": describe_response(traced_request),
     }
 
 
@@ -260,8 +260,3 @@ def _ineffective_option_notes(options: ServerOptions, discovery: Discovery) -> I
     unlisted_scopes = (options.scope or frozenset()) - listed_scopes
     if unlisted_scopes and listed_scopes:
         yield f"`oauth.scope` requests scopes that no server lists: {format_scope(unlisted_scopes)}."
-
-
-def describe_problem(error: McpAuthError) -> dict[str, str]:
-    """Return the code, message and advice of an error that prevents a login."""
-    return {"code": error.code, "message": str(error), "advice": error.advice}

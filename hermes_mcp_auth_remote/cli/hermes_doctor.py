@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import yaml
 
-from hermes_mcp_auth_remote.cli.output import print_json
+from hermes_mcp_auth_remote.cli.output import print_json, print_result
 from hermes_mcp_auth_remote.cli.servers import current_home
 from hermes_mcp_auth_remote.terminal.text import CHECK_MARK, CROSS_MARK
 
@@ -41,13 +41,24 @@ def run_hermes_doctor(*, as_json: bool) -> int:
     remedy = next((check.remedy for check in checks if check.remedy), "")
     if as_json:
         for check in checks:
-            print_json({"check": check.name, "found": check.result, "ok": not check.remedy})
-        print_json({"remedy": remedy})
+            print_json(
+                {
+                    "event": "check",
+                    "check": check.name,
+                    "result": check.result,
+                    "ok": not check.remedy,
+                    "advice": check.remedy or None,
+                }
+            )
+        failed = sum(bool(check.remedy) for check in checks)
+        print_json({"event": "summary", "checked": len(checks), "failed": failed, "advice": remedy or None})
     else:
         width = max(len(check.name) for check in checks)
         for check in checks:
-            print(f"{CROSS_MARK if check.remedy else CHECK_MARK} {check.name:<{width}}  {check.result}")
-        print(f"\n{remedy}" if remedy else "\nNothing is wrong.")
+            print_result(
+                f"{CROSS_MARK if check.remedy else CHECK_MARK} {check.name:<{width}}  {check.result}"
+            )
+        print_result(f"\n{remedy}" if remedy else "\nNothing is wrong.")
     return 1 if remedy else 0
 
 
@@ -94,7 +105,7 @@ def _check_plugin(home: Path) -> Check:
     return Check(
         "plugin",
         "not installed",
-        f"Install it: {sys.executable} -m pip install 'hermes-mcp-auth-remote[hermes]'",
+        f"In a clone of hermes_mcp_auth_remote, install it: {sys.executable} -m pip install '.[hermes]'",
     )
 
 

@@ -7,7 +7,7 @@ import asyncio
 import sys
 from dataclasses import dataclass
 
-from hermes_mcp_auth_remote.cli.output import exit_code, print_json
+from hermes_mcp_auth_remote.cli.output import error_members, exit_code, print_json, print_result
 from hermes_mcp_auth_remote.cli.servers import (
     current_configuration,
     current_home,
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     ]
     code = run_until_stopped(_log_out_all(service, selected_keys, as_json=options.json))
     if not selected_keys and not options.json:
-        print(f"{CHECK_MARK} There was no login.", flush=True)
+        print_result(f"{CHECK_MARK} There was no login.")
     return code
 
 
@@ -112,21 +112,22 @@ async def _log_out(service: AuthService, key: CredentialKey, server: Server) -> 
 def _print_result(result: LogoutResult, *, as_json: bool) -> None:
     key, error = result.key, result.error
     if as_json:
-        event: dict[str, object] = {"server": key.server_name, "owner": key.owner}
-        if error is None:
-            event |= {
+        print_json(
+            {
+                "event": "logout",
+                "server": key.server_name,
+                "owner": key.owner,
                 "was_connected": result.was_connected,
                 "revoked": result.was_revoked,
                 "logins_cancelled": result.cancelled_count,
+                **error_members(error),
             }
-        else:
-            event |= {"error": error.code, "message": str(error), "advice": error.advice}
-        print_json(event)
+        )
         return
     columns = terminal_size(sys.stdout)[0]
     name = replace_unprintable(f"{key.server_name} ({key.owner})" if key.owner else key.server_name)
     if error is not None:
-        print(f"{CROSS_MARK} {name}: the logout failed\n{error_text(error, columns)}", flush=True)
+        print_result(f"{CROSS_MARK} {name}: the logout failed\n{error_text(error, columns)}")
         return
     if result.was_connected and result.was_revoked:
         outcome = "logged out; the provider has revoked the tokens"
@@ -137,4 +138,4 @@ def _print_result(result: LogoutResult, *, as_json: bool) -> None:
         )
     else:
         outcome = "there was no login" if not result.cancelled_count else "the waiting login is cancelled"
-    print(wrap_text(f"{CHECK_MARK} {name}: {outcome}.", columns), flush=True)
+    print_result(wrap_text(f"{CHECK_MARK} {name}: {outcome}.", columns))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import codecs
 import contextlib
 import io
@@ -31,6 +32,9 @@ EXIT_CODES: Mapping[type[McpAuthError], int] = {
     NetworkError: 7,
     StoreError: 8,
 }
+LOGIN_NEEDED_EXIT_CODE = EXIT_CODES[AuthorizationRequired]
+# A change of the meaning or the absence of a member raises this number; a new event or member does not.
+JSON_VERSION = 1
 # A shell reports this number plus the signal number for a process that a signal ended.
 SIGNAL_EXIT_CODE_BASE = 128
 
@@ -50,25 +54,43 @@ def exit_code(error: McpAuthError) -> int:
     return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
 
 
-def report_error(error: McpAuthError, *, as_json: bool) -> int:
-    """Print an error with its advice and return the exit code."""
+def report_error(error: McpAuthError, *, as_json: bool, doctor_command: str | None = None) -> int:
+    """Print an error with its advice and return the exit code.
+
+    `doctor_command` is the command that shows more about the error, None if there is none.
+    """
     if as_json:
-        document: dict[str, object] = {"error": error.code, "message": str(error), "advice": error.advice}
+        event: dict[str, object] = {"event": "error", **error_members(error)}
         if isinstance(error, AuthorizationRequired):
-            document |= {
+            event |= {
                 "server": error.server_name,
                 "login_id": error.login_id,
                 "expires_at": error.expires_at,
             }
-        print_json(document)
+        if doctor_command is not None:
+            event["doctor"] = doctor_command
+        print_json(event)
     else:
         # Import late: a command with JSON output does not need these modules.
         from hermes_mcp_auth_remote.terminal.text import error_text
         from hermes_mcp_auth_remote.terminal.window import colour_mark, terminal_size, uses_colour
 
         text = error_text(error, terminal_size(sys.stderr)[0])
+        if doctor_command is not None:
+            text += f"\n  See each request: {doctor_command}"
         print(colour_mark(text) if uses_colour(sys.stderr, os.environ) else text, file=sys.stderr, flush=True)
     return exit_code(error)
+
+
+def doctor_command(error: McpAuthError, options: argparse.Namespace) -> str | None:
+    """Return the `doctor` command that shows each request of a failed login, None if that does not help."""
+    from hermes_mcp_auth_remote.cli.servers import command_for
+
+    # After a failed login by URL, no name leads to the server. The query of a URL may contain a key.
+    server_argument = options.url or options.server
+    if server_argument is None or "?" in server_argument or not isinstance(error, ServerError | NetworkError):
+        return None
+    return command_for("doctor", server_argument, options.owner)
 
 
 def report_interrupt(interrupt: KeyboardInterrupt, *, as_json: bool) -> int:
@@ -82,7 +104,8 @@ def report_interrupt(interrupt: KeyboardInterrupt, *, as_json: bool) -> int:
     # OSError: the terminal may be closed.
     with contextlib.suppress(OSError):
         if as_json:
-            print_json({"error": "interrupted", "message": "Cancelled.", "advice": "Run the command again."})
+            message, advice = "Cancelled.", "Run the command again."
+            print_json({"event": "error", "error": "interrupted", "message": message, "advice": advice})
         else:
             print("\nCancelled.", file=sys.stderr, flush=True)
     return SIGNAL_EXIT_CODE_BASE + (
@@ -99,9 +122,25 @@ def error_from_os_error(error: OSError) -> McpAuthError:
     )
 
 
-def print_json(document: Mapping[str, object]) -> None:
-    """Print a JSON object on one line of standard output."""
-    print(json.dumps(document), flush=True)
+def print_json(event: Mapping[str, object]) -> None:
+    """Print an event on one line of standard output. Its member `event` is its name in docs/json.md."""
+    print(json.dumps({"version": JSON_VERSION, **event}), flush=True)
+
+
+def error_members(error: McpAuthError | None) -> dict[str, str | None]:
+    """Return the members of an event that describe an error, each None without an error."""
+    if error is None:
+        return {"error": None, "message": None, "advice": None}
+    return {"error": error.code, "message": str(error), "advice": error.advice}
+
+
+def print_result(text: str) -> None:
+    """Print lines to standard output, with coloured marks if the terminal has colours."""
+    from hermes_mcp_auth_remote.terminal.window import colour_mark, uses_colour
+
+    if uses_colour(sys.stdout, os.environ):
+        text = "\n".join(colour_mark(line) for line in text.split("\n"))
+    print(text, flush=True)
 
 
 def print_paragraph(paragraph: str) -> None:

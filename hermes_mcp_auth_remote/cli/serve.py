@@ -25,6 +25,7 @@ from gateway_hooks.dialog.policy import AllowList
 from gateway_hooks.runtime.admission import Admission
 from gateway_hooks.runtime.config_servers import ConfigServers
 from gateway_hooks.startup import pause_garbage_collection
+from hermes_mcp_auth_remote.cli.extras import install_command
 from hermes_mcp_auth_remote.cli.output import print_json, print_paragraph
 from hermes_mcp_auth_remote.cli.servers import current_home
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
@@ -174,7 +175,7 @@ def _import_runner(platform: ChatPlatform) -> ModuleType:
             raise
         raise ConfigError(
             f"The library for {platform.title} is not installed.",
-            f"Run `pip install 'hermes-mcp-auth-remote[{platform.extra}]'`.",
+            f"Run `{install_command(platform.extra)}`.",
         ) from None
 
 
@@ -262,7 +263,7 @@ def _report_started(bot: Bot, bot_name: str, *, as_json: bool) -> None:
                 "platform": bot.platform.name,
                 "bot": bot_name,
                 "owners": owners,
-                "nobody": bot.has_no_users,
+                "has_no_users": bot.has_no_users,
             }
         )
         return

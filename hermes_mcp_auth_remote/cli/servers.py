@@ -85,5 +85,9 @@ def server_at_url(url: str, name: str | None, owner: Owner = None) -> Server:
 
 def login_command(server_argument: str, owner: Owner = None) -> str:
     """Return the command for a login, quoted for a shell. `server_argument` is a name or a URL."""
-    arguments = ["hermes-mcp-auth", "login", server_argument, *(["--owner", owner] if owner else [])]
-    return shlex.join(arguments)
+    return command_for("login", server_argument, owner)
+
+
+def command_for(verb: str, server_argument: str, owner: Owner = None) -> str:
+    """Return the command that runs a verb for a server, quoted for a shell."""
+    return shlex.join(["hermes-mcp-auth", verb, server_argument, *(["--owner", owner] if owner else [])])

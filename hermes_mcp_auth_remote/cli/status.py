@@ -8,8 +8,14 @@ import time
 from collections.abc import Iterator
 
 from hermes_mcp_auth_remote.cli.connection_status import ConnectionStatus
-from hermes_mcp_auth_remote.cli.output import exit_code, print_json
+from hermes_mcp_auth_remote.cli.output import (
+    LOGIN_NEEDED_EXIT_CODE,
+    exit_code,
+    print_json,
+    print_result,
+)
 from hermes_mcp_auth_remote.cli.servers import current_configuration, current_home, resolve_server
+from hermes_mcp_auth_remote.cli.status_table import format_statuses
 from hermes_mcp_auth_remote.config import Configuration
 from hermes_mcp_auth_remote.config.chats import SECTION_NAME, read_chat_settings
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerNotFound
@@ -18,11 +24,14 @@ from hermes_mcp_auth_remote.phrases import replace_unprintable
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.text import wrap_text
 from hermes_mcp_auth_remote.terminal.window import terminal_size
-from hermes_mcp_auth_remote.values import CredentialKey, Server
+from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 
 
 def run(options: argparse.Namespace) -> int:
-    """List all servers. A missing login is no error. Report unreadable data after all the others."""
+    """List all servers, and report unreadable data after all the others.
+
+    A missing login is an error only with `--check`.
+    """
     now, columns = time.time(), terminal_size(sys.stdout)[0]
     config_error: ConfigError | None = None
     configuration = current_configuration()
@@ -31,11 +40,7 @@ def run(options: argparse.Namespace) -> int:
     except ConfigError as error:
         configured_names, config_error = [], error
     statuses = list(_connection_statuses(configured_names, options, configuration))
-    for status in statuses:
-        if options.json:
-            print_json(status.to_event(now))
-        else:
-            print(status.to_text(now, columns), flush=True)
+    _print_statuses(statuses, options, now, columns)
     _print_warnings(configuration, options.server, as_json=options.json, columns=columns)
     if options.server is None and config_error is None:
         try:
@@ -45,15 +50,42 @@ def run(options: argparse.Namespace) -> int:
     if config_error is not None:
         raise config_error
     if not statuses and not options.json:
-        config_path = current_home() / "config.yaml"
-        print(
-            wrap_text(
-                f"No server uses OAuth in {replace_unprintable(str(config_path))}, and there is no login.",
-                columns,
-            )
-        )
-        print("Log in to a server: hermes-mcp-auth login --url https://…", flush=True)
-    return next((exit_code(status.error) for status in statuses if status.error is not None), 0)
+        print_no_servers(columns)
+    first_error = next((status.error for status in statuses if status.error is not None), None)
+    if first_error is not None:
+        return exit_code(first_error)
+    return LOGIN_NEEDED_EXIT_CODE if options.check and any(it.needs_person(now) for it in statuses) else 0
+
+
+def _print_statuses(
+    statuses: list[ConnectionStatus], options: argparse.Namespace, now: float, columns: int
+) -> None:
+    if options.json:
+        for status in statuses:
+            print_json(status.to_event(now))
+    elif options.server is not None:
+        print_result(statuses[0].to_text(now, columns))
+    elif statuses:
+        print_result(format_statuses(statuses, now, columns))
+
+
+def print_no_servers(columns: int) -> None:
+    """Print that there is neither a configured server nor a login, and how to log in."""
+    config_path = replace_unprintable(str(current_home() / "config.yaml"))
+    print(wrap_text(f"No server uses OAuth in {config_path}, and there is no login.", columns))
+    print("Log in to a server: hermes-mcp-auth login --url https://…", flush=True)
+
+
+def select_keys(
+    configured_names: list[str], service: AuthService, waiting_logins: list[Login], owner: Owner
+) -> list[CredentialKey]:
+    """Return the configured servers, then the other stored and waiting logins.
+
+    If `owner` is None, the result includes the logins of all owners.
+    """
+    stored_keys = [*service.keys(), *(login.key for login in waiting_logins)]
+    selected_keys = (key for key in stored_keys if owner in {None, key.owner})
+    return list(dict.fromkeys([*(CredentialKey(name, owner) for name in configured_names), *selected_keys]))
 
 
 def _print_warnings(
@@ -66,7 +98,7 @@ def _print_warnings(
         warnings = configuration.all_warnings()
     for warning in warnings:
         if as_json:
-            print_json({"warning": warning})
+            print_json({"event": "warning", "message": warning})
         else:
             print(wrap_text(f"Note: {replace_unprintable(warning)}", columns), flush=True)
 
@@ -77,7 +109,7 @@ def _print_chat_owners(configuration: Configuration, *, as_json: bool, columns: 
     if chats is None:
         return
     if as_json:
-        print_json({"chats": {"owners": chats.owners}})
+        print_json({"event": "chats", "owners": chats.owners})
         return
     texts = {
         "shared": "In chats, all users of a bot share the operator's tokens",
@@ -98,13 +130,7 @@ def _connection_statuses(
         server = resolve_server(options.server, options.owner, configuration)
         keys = [CredentialKey(server.name, options.owner)]
     else:
-        stored_keys = [*service.keys(), *(login.key for login in waiting_logins)]
-        selected_keys = (key for key in stored_keys if options.owner in {None, key.owner})
-        keys = list(
-            dict.fromkeys(
-                [*(CredentialKey(name, options.owner) for name in configured_names), *selected_keys]
-            )
-        )
+        keys = select_keys(configured_names, service, waiting_logins, options.owner)
     for key in keys:
         yield _connection_status(
             service, key, options.server, tuple(logins_by_key.get(key, ())), configuration
@@ -131,11 +157,17 @@ def _connection_status(
         server = Server(key.server_name, waiting_logins[-1].server_url)
     except McpAuthError as error:
         return ConnectionStatus(key, shown_as, error=error, waiting_logins=waiting_logins)
+    connection, connection_error = None, None
     try:
         connection = service.connection(server, key.owner)
     except McpAuthError as error:
-        return ConnectionStatus(key, shown_as, error=error, waiting_logins=waiting_logins)
-    uses_machine_grant = server.options.grant != "authorization_code"
+        connection_error = error
     return ConnectionStatus(
-        key, shown_as, connection, uses_machine_grant=uses_machine_grant, waiting_logins=waiting_logins
+        key,
+        shown_as,
+        connection,
+        connection_error,
+        uses_machine_grant=server.options.grant != "authorization_code",
+        waiting_logins=waiting_logins,
+        server_url=server.url,
     )

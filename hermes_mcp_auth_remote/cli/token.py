@@ -22,7 +22,9 @@ def run(options: argparse.Namespace) -> int:
         connection = AuthService(current_home()).connection(session.server, options.owner)
         print_json(
             {
+                "event": "token",
                 "server": session.server.name,
+                "owner": options.owner,
                 "url": session.server.url,
                 "access_token": access_token,
                 "token_type": "Bearer",

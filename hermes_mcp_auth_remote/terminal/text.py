@@ -18,14 +18,10 @@ from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 from hermes_mcp_auth_remote.phrases import (
     ACCESS_LABEL,
-    ENDED,
-    ENDED_AT,
     LASTS_LABEL,
-    REFRESH_FAILS,
     REFRESHES_ITSELF,
     SERVER_LABEL,
     SERVER_SAYS,
-    THEN_LOG_IN_AGAIN,
     TOKEN_HOSTS_LABEL,
     UNTIL,
     UNTIL_PROVIDER_ENDS_IT,
@@ -37,9 +33,10 @@ from hermes_mcp_auth_remote.phrases import (
     quote_server_message,
     replace_unprintable,
 )
-from hermes_mcp_auth_remote.status import session_status
+from hermes_mcp_auth_remote.status import SessionStatus, session_status
 
 CHECK_MARK, CROSS_MARK = "✓", "✗"
+NEXT_LABEL, LOG_IN = "Next", "log in"
 # Longer lines are hard to read. Shorter lines wrap badly.
 MAX_COLUMNS, MIN_COLUMNS = 80, 30
 
@@ -211,28 +208,48 @@ def countdown(login: Login, seconds: float, columns: int = MAX_COLUMNS) -> str:
 def connection_summary(
     connection: Connection, now: float, columns: int = MAX_COLUMNS, *, uses_machine_grant: bool = False
 ) -> str:
-    """Describe a connection: account, scope and lifetime. `now` is in epoch seconds."""
-    lifetime = connection_lifetime(connection, now, uses_machine_grant=uses_machine_grant)
-    rows = [*connection_rows(connection), (LASTS_LABEL, lifetime)]
+    """Describe a connection: account, scope, end and next event. `now` is in epoch seconds."""
+    session = session_status(connection, now, uses_machine_grant=uses_machine_grant)
+    rows = [
+        *connection_rows(connection),
+        (LASTS_LABEL, session_end(session, now)),
+        (NEXT_LABEL, next_event(connection, session, now)),
+    ]
     return (
         f"{CHECK_MARK} {replace_unprintable(connection.key.server_name)}: connected\n{table(rows, columns)}"
     )
 
 
-def connection_lifetime(connection: Connection, now: float, *, uses_machine_grant: bool = False) -> str:
-    """Describe how long a connection lasts, by the rule of `status`."""
-    session = session_status(connection, now, uses_machine_grant=uses_machine_grant)
+def session_end(session: SessionStatus, now: float) -> str:
+    """Describe when the user must log in again, or had to (the value of "Lasts"). `now`: epoch seconds."""
     ends_at = session.ends_at
     if session.state == "login needed" or (session.is_over and ends_at is None):
-        return ENDED
-    if session.is_over:
-        return ENDED_AT.format(clock=clock_time(ends_at or now, now))
-    end = UNTIL_PROVIDER_ENDS_IT if ends_at is None else UNTIL.format(clock=clock_time(ends_at, now))
+        return "ended"
+    if ends_at is None:
+        return UNTIL_PROVIDER_ENDS_IT
+    clock = clock_time(ends_at, now)
+    return f"ended at {clock}" if session.is_over else UNTIL.format(clock=clock)
+
+
+def next_event(connection: Connection, session: SessionStatus, now: float) -> str:
+    """Describe what the user should do, or else what happens next by itself (the value of "Next")."""
+    access_ends_at, failure = session.access_ends_at, connection.refresh_failure
+    if session.action == "log in":
+        return LOG_IN
+    if session.action == "log in soon":
+        return f"log in again before {clock_time(session.ends_at or now, now)}"
     if session.state == "refresh failing":
-        return REFRESH_FAILS
-    if session.can_refresh:
-        return f"{end} ({REFRESHES_ITSELF})"
-    return end if ends_at is None else f"{end} ({display_duration(ends_at - now)}), {THEN_LOG_IN_AGAIN}"
+        retry_at = None if failure is None else failure.retry_at
+        after = "" if retry_at is None else f" after {clock_time(retry_at, now)}"
+        return f"tries to refresh when it is used{after}"
+    if not session.can_refresh:
+        return "log in again when it ends"
+    if access_ends_at is None:
+        return f"{REFRESHES_ITSELF} when the server refuses the token"
+    is_over = access_ends_at <= now
+    return f"{REFRESHES_ITSELF} " + (
+        "when it is used" if is_over else f"before {clock_time(access_ends_at, now)}"
+    )
 
 
 def error_text(error: McpAuthError, columns: int = 0) -> str:
@@ -252,18 +269,25 @@ def clock_time(epoch_seconds: float, now: float) -> str:
     return time.strftime("%H:%M" if moment[:3] == today[:3] else "%Y-%m-%d %H:%M", moment)
 
 
+class Command(str):
+    """A command for the user. `table` does not wrap it: the terminal does, so that a copied one is whole."""
+
+    __slots__ = ()
+
+
 def table(rows: Iterable[tuple[str, str]], columns: int = MAX_COLUMNS) -> str:
-    """Format labelled rows with aligned values. Wrap long values."""
+    """Format labelled rows with aligned values. Wrap long values that are no `Command`."""
     rows = list(rows)
     indent = max(len(label) for label, _ in rows) + 4
     lines: list[str] = []
     for label, value in rows:
+        width = 0 if isinstance(value, Command) else columns
         if 0 < columns <= 2 * indent:
             # The labels would take half of the width: put the values below them.
-            lines.append(f"  {label}\n{wrap_text(replace_unprintable(value), columns, 4)}")
+            lines.append(f"  {label}\n{wrap_text(replace_unprintable(value), width, 4)}")
         else:
             lines.append(
-                f"  {label}".ljust(indent) + wrap_text(replace_unprintable(value), columns, indent).lstrip()
+                f"  {label}".ljust(indent) + wrap_text(replace_unprintable(value), width, indent).lstrip()
             )
     return "\n".join(lines)
 

@@ -320,7 +320,7 @@ def test_without_httpx2_the_error_names_what_to_install(cli: Cli) -> None:
         [sys.executable, "-c", code, "connect", "demo"], env=cli.environ(), capture_output=True, check=False
     )
     assert (process.returncode, process.stdout) == (3, b"")
-    assert b"pip install 'hermes-mcp-auth-remote[httpx2]'" in process.stderr
+    assert b"pip install 'httpx2>=2.0'" in process.stderr
 
 
 @pytest.mark.parametrize(("signal_number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -19,11 +19,12 @@ def run_bot_process(cli: Cli, api: BotApi, *arguments: str) -> Iterator[RunningC
     command = ("serve", "--telegram", "--telegram-api", api.origin, "--json", *arguments)
     with cli.start(*command, env=env) as bot:
         assert bot.read_event() == {
+            "version": 1,
             "event": "serving",
             "platform": "telegram",
             "bot": api.bot.username,
             "owners": "shared",
-            "nobody": not arguments,
+            "has_no_users": not arguments,
         }
         yield bot
 

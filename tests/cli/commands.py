@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hermes_mcp_auth_remote import cli
+from tests.json_events import check_event
 from tests.parts import fork_client
 from tests.parts.authorization_server import Demo
 
@@ -41,8 +42,11 @@ class CommandResult:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """Parse standard output as JSON lines; raises ValueError if a line is not JSON."""
-        return [json.loads(line) for line in self.out.splitlines()]
+        """Parse standard output as events of docs/json.md; raises ValueError if a line is not JSON."""
+        events: list[dict[str, Any]] = [json.loads(line) for line in self.out.splitlines()]
+        for event in events:
+            check_event(event)
+        return events
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +174,21 @@ class RunningCommand:
         self.watchdog.start()
 
     def read_event(self) -> dict[str, Any]:
+        """Wait for the next JSON line: an event of docs/json.md, or a JSON-RPC message of `connect`."""
+        event = self.read_json()
+        if "jsonrpc" not in event:
+            check_event(event)
+        return event
+
+    def read_json(self) -> dict[str, Any]:
         """Wait for the next JSON line."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode()
         if not line:
             raise AssertionError(f"The command wrote no event: {self.wait_for_exit()}")
         self._cli.check_output(line)
-        event: dict[str, Any] = json.loads(line)
-        return event
+        document: dict[str, Any] = json.loads(line)
+        return document
 
     def send(self, text: str | bytes) -> None:
         """Write to the command's standard input, and leave it open."""

@@ -103,7 +103,7 @@ def test_a_bad_response_is_an_error_and_keeps_the_credentials(
     cli.configure(demo.mcp_url, redirect_port=1)
     result = cli.run("login", "demo", "--json")
     assert result.exit_code == code, result
-    assert set(result.events[0]) == {"error", "message", "advice"}
+    assert [event["event"] for event in result.events] == ["error"]
     assert result.err == ""
     assert cli.credential_files() == before
 
@@ -234,10 +234,7 @@ def test_a_store_that_is_a_file_is_an_error(cli: Cli, demo: Demo, tmp_path: Path
     (cli.home / "mcp-tokens").write_text("a file where the folder should be")
     result = cli.run(verb, "demo", "--json")
     assert result.exit_code == 8
-    assert result.events[-1].get("error", result.events[-1].get("state")) in {
-        "store_unsafe",
-        "store_unwritable",
-    }
+    assert result.events[-1]["error"] in {"store_unsafe", "store_unwritable"}
 
 
 def test_a_store_that_others_can_read_is_refused_or_made_private(cli: Cli, demo: Demo) -> None:

@@ -84,7 +84,7 @@ def test_the_requests_of_the_doctor_are_those_of_its_help(cli: Cli, demo: Demo) 
 def read_report(cli: Cli, demo: Demo, *arguments: str) -> dict[str, Any]:
     result = run_doctor(cli, demo, "demo", "--json", *arguments)
     [event] = result.events
-    assert set(event) >= {"steps", "supports", "problems", "remedy"}
+    assert set(event) >= {"steps", "supports", "problems", "advice"}
     assert result.exit_code == 0 or event["problems"]
     return event
 
@@ -168,7 +168,7 @@ def test_a_redirect_is_a_separate_step(cli: Cli, demo: Demo) -> None:
         "authorization_server_metadata", status=302, headers={"Location": moved}
     )
     report = read_report(cli, demo)
-    assert [(step["status"], step["was"]) for step in report["steps"][2:4]] == [
+    assert [(step["status"], step["result"]) for step in report["steps"][2:4]] == [
         (302, f"redirects to {moved}"),
         (200, f"authorization server metadata, issuer {demo.issuer}"),
     ]
@@ -259,8 +259,8 @@ def test_the_doctor_reports_the_error_that_a_login_raises(
     if login.exit_code == 0:
         assert report["problems"] == []
         return
-    login_error, first_problem = login.events[-1], report["problems"][0]
-    assert (first_problem["code"], first_problem["message"]) == (login_error["error"], login_error["message"])
+    expected, problem = login.events[-1], report["problems"][0]
+    assert (problem["error"], problem["message"]) == (expected["error"], expected["message"])
     assert cli.run("doctor", "demo").exit_code == login.exit_code
 
 
@@ -296,9 +296,9 @@ def test_a_stored_login_is_reported_without_its_secrets(cli: Cli, demo: Demo) ->
     log_in(cli, demo)
     report = read_report(cli, demo)
     assert report["stored"] == ["tokens", "refresh token", "client", "metadata", "binding"]
-    assert report["remedy"] == "Nothing is wrong, and you are connected."
+    assert report["advice"] == "Nothing is wrong, and you are connected."
     demo.authorization_server.change_behaviour(pkce_advertised=False)
-    assert read_report(cli, demo)["problems"][0]["code"] == "pkce_not_supported"
+    assert read_report(cli, demo)["problems"][0]["error"] == "pkce_not_supported"
 
 
 def test_an_unreadable_file_is_the_first_problem(cli: Cli, demo: Demo) -> None:
@@ -307,9 +307,9 @@ def test_an_unreadable_file_is_the_first_problem(cli: Cli, demo: Demo) -> None:
     demo.authorization_server.change_behaviour(with_registration=False)
     result = run_doctor(cli, demo, "demo", "--json")
     assert result.exit_code == 8
-    codes = [event["code"] for event in result.events[0]["problems"]]
+    codes = [event["error"] for event in result.events[0]["problems"]]
     assert codes == ["store_corrupt", "client_id_needed"]
-    assert result.events[0]["remedy"] == result.events[0]["problems"][0]["advice"]
+    assert result.events[0]["advice"] == result.events[0]["problems"][0]["advice"]
 
 
 def test_configured_options_are_named_without_their_values(cli: Cli, demo: Demo) -> None:
@@ -347,32 +347,32 @@ def test_a_proxy_is_named_without_its_password(cli: Cli, demo: Demo) -> None:
     proxy = {"HTTPS_PROXY": "http://ada:hunter2hunter2@127.0.0.1:9"}
     result = cli.run("doctor", "demo", "--json", env=proxy)
     report = result.events[0]
-    assert (result.exit_code, report["problems"][0]["code"]) == (7, "unreachable")
+    assert (result.exit_code, report["problems"][0]["error"]) == (7, "unreachable")
     assert report["network"]["proxy"] == report["steps"][0]["proxy"] == "127.0.0.1:9"
     text = cli.run("doctor", "demo", env=proxy)
     assert "by the proxy 127.0.0.1:9" in text.out
     assert "hunter2" not in result.out + text.out
     unusable = cli.run("doctor", "demo", "--json", env={"HTTPS_PROXY": "ftp://nowhere"})
-    assert (unusable.exit_code, unusable.events[0]["problems"][0]["code"]) == (3, "config")
+    assert (unusable.exit_code, unusable.events[0]["problems"][0]["error"]) == (3, "config")
 
 
 def test_a_machine_grant_is_checked_without_a_token_request(cli: Cli, demo: Demo) -> None:
     cli.configure(demo.mcp_url, grant="client_credentials", client_id="us", client_secret="ours-alone")
-    assert read_report(cli, demo)["remedy"] == (
+    assert read_report(cli, demo)["advice"] == (
         "Nothing is wrong. No login is needed: run hermes-mcp-auth token demo"
     )
     cli.configure(
         demo.mcp_url, grant="jwt_bearer", client_id="us", assertion_file=str(Path("/nowhere/at/all"))
     )
-    assert read_report(cli, demo)["problems"][0]["code"] == "config"
+    assert read_report(cli, demo)["problems"][0]["error"] == "config"
 
 
 def test_an_unknown_server_name_is_a_problem(cli: Cli, demo: Demo) -> None:
     result = run_doctor(cli, demo, "dmeo", "--json")
     assert result.exit_code == 3
     [report] = result.events
-    assert (report["steps"], report["problems"][0]["code"]) == ([], "server_not_found")
-    assert report["remedy"] == "Did you mean demo?"
+    assert (report["steps"], report["problems"][0]["error"]) == ([], "server_not_found")
+    assert report["advice"] == "Did you mean demo?"
     text = run_doctor(cli, demo, "dmeo")
     assert (text.exit_code, text.out.strip().endswith("Did you mean demo?")) == (3, True)
 

@@ -22,7 +22,7 @@ def test_an_unchecked_host_is_named_with_the_option_that_allows_it(cli: Cli, dem
     result = cli.run("doctor", "demo", "--json", env=PROXY)
     [event] = result.events
     [problem] = event["problems"]
-    assert (result.exit_code, problem["code"]) == (7, "host_not_checked")
+    assert (result.exit_code, problem["error"]) == (7, "host_not_checked")
     assert HOST in problem["message"]
     assert problem["advice"] == (
         f"If you trust that host, add {HOST} to `oauth.allow_hosts` of this server in config.yaml."
@@ -43,7 +43,7 @@ def test_the_advice_works_as_printed(cli: Cli, demo: Demo) -> None:
     )
     cli.configure(demo.mcp_url, allow_hosts=[HOST])
     report = cli.run("doctor", "demo", "--json", env=PROXY).events[0]
-    assert report["problems"][0]["code"] == "unreachable"
+    assert report["problems"][0]["error"] == "unreachable"
     assert report["steps"][-1]["proxy"] == "127.0.0.1:9"
     assert f"{HOST} (unchecked behind a proxy)" in report["network"]["reaches"]
     assert "oauth.allow_hosts" in report["configured"]
@@ -58,4 +58,4 @@ def test_a_login_prints_the_same_advice_and_exits_with_7(cli: Cli, demo: Demo) -
     assert (result.exit_code, result.events[0]["error"]) == (7, "host_not_checked")
     text = " ".join(cli.run("login", "demo", env=PROXY).err.split())
     assert text.startswith(f"✗ The addresses of {HOST} cannot be checked: ")
-    assert text.endswith(f"add {HOST} to `oauth.allow_hosts` of this server in config.yaml.")
+    assert f"add {HOST} to `oauth.allow_hosts` of this server in config.yaml." in text

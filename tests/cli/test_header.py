@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def test_with_json_the_output_is_an_object_of_headers(cli: Cli, demo: Demo) -> N
         "--json",
         may_show=demo.authorization_server.minted_secrets,
     )
-    [headers] = result.events
+    headers = json.loads(result.out)
     assert list(headers) == ["Authorization"]
     assert headers["Authorization"].removeprefix("Bearer ") in demo.authorization_server.minted_secrets
 

@@ -37,9 +37,12 @@ WAITING_PATTERN = (
 def check_cancelled(started: RunningCommand, number: signal.Signals, *, stderr: str = "") -> None:
     result = started.wait_for_exit()
     assert result.exit_code == EXIT_CODES[number]
-    assert result.events == [
-        {"error": "interrupted", "message": "Cancelled.", "advice": "Run the command again."}
-    ]
+    [event] = result.events
+    assert (event["error"], event["message"], event["advice"]) == (
+        "interrupted",
+        "Cancelled.",
+        "Run the command again.",
+    )
     assert result.err == stderr
 
 

@@ -121,10 +121,10 @@ def test_an_unfinished_login_expires(cli: Cli, demo: Demo) -> None:
 def test_a_pipe_that_ends_after_a_refused_line_fails_the_login(cli: Cli, demo: Demo) -> None:
     result = cli.run("login", "demo", "--json", stdin=b"nonsense\n")
     assert result.exit_code == 5
-    assert [event.get("event") or event["error"] for event in result.events] == [
-        "waiting",
-        "refused",
-        "paste_refused",
+    assert [(event["event"], event.get("error")) for event in result.events] == [
+        ("waiting", None),
+        ("refused", "paste_refused"),
+        ("error", "paste_refused"),
     ]
 
 

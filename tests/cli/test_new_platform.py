@@ -133,7 +133,7 @@ def test_a_platform_with_other_ids_works_from_configuration_to_status(
     write_config(cli, demo, allow=[ADA], device=False)
     with start(cli, "serve", "--wire-chat", "--wire-chat-api", wire.url, "--json") as bot:
         serving = read_event(bot)
-        assert (serving["platform"], serving["nobody"]) == (WIRE.name, False)
+        assert (serving["platform"], serving["has_no_users"]) == (WIRE.name, False)
         wire.say(EVE, "/connect demo")
         assert EVE in wire.wait_for(EVE, "You may not use this bot yet")
         wire.say(ADA, "/connect demo")

@@ -70,7 +70,7 @@ def test_run_replaces_its_process_with_the_command(cli: Cli, demo: Demo) -> None
     log_in(cli, demo)
     code = "import os; print('{\"pid\": %d}' % os.getpid(), flush=True); input()"
     with cli.start("run", "demo", "--", sys.executable, "-c", code) as command:
-        assert command.read_event() == {"pid": command.process.pid}
+        assert command.read_json() == {"pid": command.process.pid}
         command.send_signal(signal.SIGTERM)
         assert command.process.wait(TIMEOUT_SECONDS) == -signal.SIGTERM
 

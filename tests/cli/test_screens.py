@@ -197,7 +197,7 @@ def test_the_demo_on_a_terminal(cli: Cli) -> None:
 def test_the_servers_of_the_demo_keep_running_for_other_commands(cli: Cli) -> None:
     with cli.start("demo", "--serve", "--json") as serving:
         event = serving.read_event()
-        assert event["event"] == "serving"
+        assert event["event"] == "demo_serving"
         waiting = cli.run("login", "tried", "--url", event["url"], "--flow", "device", "--no-wait", "--json")
         assert waiting.events[0]["event"] == "device"
         doctor = cli.run("doctor", event["broken_url"])

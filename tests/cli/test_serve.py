@@ -92,7 +92,7 @@ def test_the_configuration_sets_users_owners_and_the_device_flow(cli: Cli, demo:
     (cli.home / ".env").write_text(f"TELEGRAM_BOT_TOKEN={api.token}\n")
     with cli.start("serve", "--telegram", "--telegram-api", api.origin, "--json") as bot:
         event = bot.read_event()
-        assert (event["owners"], event["nobody"]) == ("per_user", False)
+        assert (event["owners"], event["has_no_users"]) == ("per_user", False)
         api.say(bob, "/connect demo")
         wait_for_message(api, bob, "You may not use this bot yet")
         api.say(anna, "/connect demo")
@@ -166,7 +166,9 @@ def test_a_missing_library_is_an_error_with_the_install_command(
     env = {"PYTHONPATH": str(tmp_path / "absent"), f"{platform.upper()}_BOT_TOKEN": TOKEN}
     result = cli.run("serve", f"--{platform}", env=env)
     assert result.exit_code == 3
-    assert f"pip install 'hermes-mcp-auth-remote[{platform}]'" in result.err
+    package = {"telegram": "python-telegram-bot[webhooks]", "discord": "discord"}[platform]
+    assert re.search(rf"Run `pip install .*'{re.escape(package)}", result.err)
+    assert "hermes-mcp-auth-remote" not in result.err
 
 
 def test_serve_without_a_configured_server_says_so(cli: Cli, api: BotApi) -> None:
@@ -188,7 +190,7 @@ def test_one_process_runs_both_bots(cli: Cli, demo: Demo, api: BotApi) -> None:
         allow_options = ["--allow", f"telegram:7,discord:{ada.id}"]
         with cli.start("serve", *options, *allow_options, "--json", env=env) as bot:
             started = [bot.read_event(), bot.read_event()]
-            assert {event["platform"]: event["nobody"] for event in started} == {
+            assert {event["platform"]: event["has_no_users"] for event in started} == {
                 "telegram": False,
                 "discord": False,
             }

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from tests.cli.commands import Cli, log_in
+from tests.cli.commands import COMMAND, Cli, log_in
 from tests.parts.authorization_server import Demo
+from tests.parts.terminal import open_terminal
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
@@ -39,7 +40,7 @@ def test_configured_servers_and_stored_logins_are_listed_together(cli: Cli, demo
         ("another", "not_connected"),
         ("demo", "connected"),
     ]
-    assert "keyed" in warning["warning"], "a URL without `auth: oauth`"
+    assert "keyed" in warning["message"], "a URL without `auth: oauth`"
     assert demo.authorization_server.count_requests("mcp") == 1, "`status` sent a request to the server"
 
 
@@ -58,9 +59,9 @@ def test_an_invalid_entry_is_listed_with_the_others(cli: Cli, demo: Demo) -> Non
     )
     result = cli.run("status", "--json")
     assert result.exit_code == 3
-    assert [(event["server"], event["state"]) for event in result.events] == [
-        ("broken", "config"),
-        ("demo", "connected"),
+    assert [(event["server"], event["state"], event["error"]) for event in result.events] == [
+        ("broken", "unreadable", "config"),
+        ("demo", "connected", None),
     ]
     assert "mcp_servers.broken.url" in result.events[0]["message"]
     text = cli.run("status")
@@ -85,9 +86,9 @@ def test_a_corrupt_file_of_one_server_hides_no_other(cli: Cli, demo: Demo) -> No
     (cli.home / "mcp-tokens" / "demo.json").write_text("[]")
     result = cli.run("status", "--json")
     assert result.exit_code == 8
-    assert {event["server"]: event["state"] for event in result.events} == {
-        "demo": "store_corrupt",
-        "other": "connected",
+    assert {event["server"]: (event["state"], event["error"]) for event in result.events} == {
+        "demo": ("unreadable", "store_corrupt"),
+        "other": ("connected", None),
     }
     assert "demo.json" in result.events[0]["message"]
 
@@ -128,7 +129,7 @@ def test_an_empty_status_says_how_to_log_in(cli: Cli) -> None:
 def test_the_last_refresh_and_the_next_event_are_shown(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     before = cli.run("status", "--json").events[0]
-    assert (before["refreshed_at"], before["refresh_expires_at"], before["warning"]) == (None, None, None)
+    assert (before["refreshed_at"], before["refresh_expires_at"], before["action"]) == (None, None, "none")
     cli.change_stored_tokens(expires_at=1)
     assert "refreshes itself when it is used" in cli.run("status").out
     started = time.time()
@@ -163,8 +164,11 @@ def test_a_warning_comes_three_days_before_a_session_ends(
     change_binding(cli, refresh_expires_at=ends_at)
     event = cli.run("status", "--json").events[0]
     assert (event["state"], event["refresh_expires_at"]) == ("connected", ends_at)
-    assert (event["warning"] is not None) is warns
-    assert ("Warning  log in again before " in cli.run("status").out) is warns
+    assert (event["action"] == "log_in_soon") is warns
+    assert event["next"].startswith("log in again before " if warns else "refreshes itself before ")
+    text = cli.run("status").out
+    assert ("Because  the provider ends the session then" in text) is warns
+    assert ("Run      hermes-mcp-auth login demo" in text) is warns
 
 
 @covers("status-ahead")
@@ -178,14 +182,15 @@ def test_a_warning_comes_an_hour_before_a_login_without_refresh_ends(
     cli.change_stored_tokens(expires_at=time.time() + minutes * 60, expires_in=86_400)
     event = cli.run("status", "--json").events[0]
     assert event["state"] == "connected"
-    assert event["next"].endswith("then log in again")
-    assert (event["warning"] is not None) is warns
+    assert event["next"].startswith("log in again before " if warns else "log in again when it ends")
+    assert (event["action"] == "log_in_soon") is warns
+    assert ("Because  this login cannot refresh itself" in cli.run("status").out) is warns
 
 
 def test_an_ended_session_cannot_refresh(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     change_binding(cli, refresh_expires_at=time.time() - 1)
-    assert "then log in again" in cli.run("status").out
+    assert "Next     log in again before " in cli.run("status").out
     cli.change_stored_tokens(expires_at=1)
     assert states_by_server(cli) == {"demo": "expired"}
 
@@ -196,7 +201,7 @@ def test_a_machine_grant_never_expires_and_has_no_warning(cli: Cli, demo: Demo) 
     cli.change_stored_tokens(expires_at=1)
     cli.configure(demo.mcp_url, grant="client_credentials", client_id="us", client_secret="ours")
     event = cli.run("status", "--json").events[0]
-    assert (event["state"], event["warning"]) == ("connected", None)
+    assert (event["state"], event["action"]) == ("connected", "none")
     assert event["next"] == "refreshes itself when it is used"
 
 
@@ -212,7 +217,9 @@ def test_a_waiting_login_is_listed_with_its_finish_command_without_its_url(cli: 
     assert result.events[0]["waiting"] == [{"login_id": event["login_id"], "expires_at": event["expires_at"]}]
     text = cli.run("status").out
     assert f"hermes-mcp-auth login --finish {event['login_id']}" in text
-    assert "✗ other (telegram:42): not connected\n  Waiting  a login waits until" in text
+    assert "✗ other (telegram:42): not connected\n" in text
+    assert text.count("Next     finish the login that waits\n  Waiting  a login waits until") == 2
+    assert text.count("\n  Run      hermes-mcp-auth login --finish ") == 2
     assert "/authorize" not in text + result.out
     assert [event["server"] for event in cli.run("status", "--json", "--owner", "telegram:42").events] == [
         "demo",
@@ -233,7 +240,7 @@ def test_the_owners_setting_of_chats_is_shown(cli: Cli, demo: Demo, owners: str,
     assert "chats" not in cli.run("status").out.lower() + cli.run("status", "--json").out
     cli.write_config(json.dumps({"mcp_auth_chats": {"owners": owners, "telegram": {"allow": [7]}}}))
     assert expected_text in " ".join(cli.run("status").out.split())
-    assert cli.run("status", "--json").events[-1] == {"chats": {"owners": owners}}
+    assert cli.run("status", "--json").events[-1] == {"version": 1, "event": "chats", "owners": owners}
 
 
 @covers("status-all")
@@ -244,3 +251,107 @@ def test_an_invalid_chat_section_hides_no_login_and_is_the_last_line(cli: Cli, d
     assert result.exit_code == 3
     assert result.events[0]["server"] == "known"
     assert result.events[-1]["message"] == "mcp_auth_chats.owner is not known."
+
+
+@covers("status-next")
+def test_a_server_without_a_login_shows_its_address_without_a_key(cli: Cli, demo: Demo) -> None:
+    cli.configure(f"{demo.mcp_url}?api_key=k3y-of-mine")
+    expected = f"  Address  {demo.mcp_url}?…\n  Next     log in\n  Run      hermes-mcp-auth login demo\n"
+    for arguments in ((), ("demo",)):
+        assert cli.run("status", *arguments).out == f"✗ demo: not connected\n{expected}"
+    assert cli.run("status", "--json").events[0]["url"] == f"{demo.mcp_url}?api_key=k3y-of-mine"
+
+
+@covers("status-check", "exit-codes")
+def test_check_fails_exactly_if_a_person_must_log_in(cli: Cli, demo: Demo) -> None:
+    def check() -> tuple[int, bool]:
+        """Return the exit code, and whether the first server needs a person."""
+        code = cli.run("status", "--check").exit_code
+        result = cli.run("status", "demo", "--check", "--json")
+        assert result.exit_code == code
+        assert cli.run("status").exit_code == (code if code == 8 else 0), "only --check fails"
+        return code, result.events[0]["needs_person"]
+
+    assert check() == (4, True), "not connected"
+    log_in(cli, demo)
+    assert check() == (0, False)
+    change_binding(cli, refresh_expires_at=time.time() + 3600)
+    assert check() == (4, True), "the session ends soon"
+    change_binding(cli, refresh_expires_at=None, needed_scope=["mcp:write"])
+    assert check() == (4, True), "the server demands more access"
+    change_binding(cli, needed_scope=None, login_needed="it is over")
+    assert check() == (4, True), "the session is over"
+    change_binding(cli, login_needed=None)
+    assert check() == (0, False)
+    demo.authorization_server.fail_next("refresh", status=503, times=None)
+    cli.change_stored_tokens(expires_at=1)
+    assert cli.run("token", "demo").exit_code == 6
+    assert states_by_server(cli) == {"demo": "refresh_failing"}
+    assert check() == (0, False), "no person can help"
+    (cli.home / "mcp-tokens" / "demo.json").write_text("[]")
+    assert check() == (8, True)
+
+
+@covers("status-check")
+def test_check_accepts_a_grant_without_a_user_and_no_server_at_all(cli: Cli, demo: Demo) -> None:
+    cli.configure(demo.mcp_url, grant="client_credentials", client_id="us", client_secret="ours-alone")
+    assert cli.run("status", "--check").exit_code == 0
+    assert "Next     gets a token when it is used" in cli.run("status").out
+    (cli.home / "config.yaml").unlink()
+    assert cli.run("status", "--check").exit_code == 0
+
+
+@covers("status-check")
+def test_check_looks_at_each_owner_and_at_the_chosen_one(cli: Cli, demo: Demo) -> None:
+    log_in(cli, demo)
+    log_in(cli, demo, "demo", "--owner", "telegram:42")
+    folder = cli.home / "mcp-tokens"
+    [binding] = [path for path in folder.rglob("demo.binding.json") if path.parent != folder]
+    binding.write_text(json.dumps({**json.loads(binding.read_text()), "login_needed": "it is over"}))
+    assert cli.run("status", "--check").exit_code == 4
+    assert cli.run("status", "demo", "--check").exit_code == 0
+    assert cli.run("status", "--check", "--owner", "telegram:42").exit_code == 4
+
+
+@covers("status-table", "status-next")
+@pytest.mark.tmux
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_the_list_fits_the_terminal(cli: Cli, demo: Demo, columns: int) -> None:
+    log_in(cli, demo)
+    cli.write_config(
+        json.dumps(
+            {
+                "mcp_servers": {
+                    "demo": {"url": demo.mcp_url, "auth": "oauth"},
+                    "another": {"url": "https://another.example/mcp", "auth": "oauth"},
+                }
+            }
+        )
+    )
+    with open_terminal([*COMMAND, "status"], env=cli.environ(), columns=columns, rows=20) as screen:
+        assert screen.wait_for_exit() == 0
+        lines = screen.full_text().splitlines()
+    assert max(map(len, lines)) <= columns
+    is_table = lines[0].split() == [
+        word for word in ("Server", "State", "Account", "Lasts", "Next") if word != "Account" or columns > 100
+    ]
+    assert is_table is (columns > 40)
+    if is_table:
+        starts = [lines[0].index(word) for word in lines[0].split()]
+        assert all(row[start - 1] == " " for row in (lines[1],) for start in starts)
+    text = "\n".join(lines)
+    for fact in ("✓ demo", "✗ another", "https://another.example/mcp", "hermes-mcp-auth login another"):
+        assert fact in text
+
+
+@covers("status-table")
+@pytest.mark.tmux
+def test_marks_are_coloured_in_a_terminal_and_not_with_no_color(cli: Cli, demo: Demo) -> None:
+    colours = {}
+    for name, extra in (("colour", {}), ("plain", {"NO_COLOR": "1"})):
+        with open_terminal([*COMMAND, "status"], env=cli.environ(extra), columns=80, rows=20) as screen:
+            assert screen.wait_for_exit() == 0
+            colours[name] = screen.coloured_text()
+    assert "\x1b[31m✗" in colours["colour"]
+    assert "\x1b[3" not in colours["plain"]
+    assert "\x1b" not in cli.run("status").out

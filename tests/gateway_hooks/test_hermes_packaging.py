@@ -83,7 +83,7 @@ def test_a_folder_without_the_package_says_how_to_install_it(folder: Path) -> No
     shutil.rmtree(folder / "lib")
     loaded = load(folder)
     assert loaded.returncode == 1
-    assert f"-m pip install --target {folder / 'lib'} 'hermes-mcp-auth-remote[hermes]'" in loaded.stderr
+    assert f"-m pip install --target {folder / 'lib'} '.[hermes]'" in loaded.stderr
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,10 @@ class Terminal:
         """Return the screen and its scrollback, with wrapped lines joined (for long URLs)."""
         return self._run_tmux("capture-pane", "-p", "-J", "-S", "-").rstrip()
 
+    def coloured_text(self) -> str:
+        """Return `full_text()` with the escape sequences of its colours."""
+        return self._run_tmux("capture-pane", "-p", "-e", "-J", "-S", "-").rstrip()
+
     def exit_status(self) -> int | None:
         """Return the command's exit status (128 + signal number, as in a shell); None while it runs."""
         word, _, status = self._run_tmux("display-message", "-p", "#{pane_title}").strip().partition(" ")

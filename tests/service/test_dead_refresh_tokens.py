@@ -128,7 +128,8 @@ def test_a_usable_token_is_used_until_it_expires_and_one_more_refresh_is_sent_th
     assert stage.refresh_count == 1
     assert stage.state == "connected"
     assert stage.connection.login_needed is None
-    assert "then log in again" in stage.status
+    assert "Next log in again before " in stage.status
+    assert "Because this login cannot refresh itself" in stage.status
     stage.clock.now += 60
     with pytest.raises(AuthorizationRequired):
         stage.get_header()

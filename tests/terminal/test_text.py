@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.phrases import display_duration, replace_unprintable
+from hermes_mcp_auth_remote.status import session_status
 from hermes_mcp_auth_remote.terminal.text import (
     clock_time,
-    connection_lifetime,
     connection_summary,
     error_text,
     login_summary,
+    next_event,
+    session_end,
     table,
     wrap_text,
 )
@@ -110,15 +110,40 @@ def test_a_time_on_another_day_includes_the_date() -> None:
     assert clock_time(1e300, NOW) == clock_time(float("inf"), NOW) == "a date too far away to show"
 
 
-def test_the_lifetime_of_a_connection() -> None:
-    now = time.time()
-    assert connection_lifetime(make_connection(), now) == "until the provider ends it"
-    assert "then log in again" in connection_lifetime(make_connection(expires_at=now + 7200), now)
-    ended = connection_lifetime(make_connection(expires_at=now - 1), now)
-    assert ended.startswith("ended at ")
-    assert ended.endswith(": log in again")
-    refreshes = connection_lifetime(make_connection(expires_at=now - 1, can_refresh=True), now)
-    assert refreshes == "until the provider ends it (refreshes itself)"
+@covers("status-next")
+@pytest.mark.parametrize(
+    ("fields", "lasts", "next_step"),
+    [
+        ({}, "until the provider ends it", "log in again when it ends"),
+        ({"expires_at": NOW + 7200}, "until {access}", "log in again when it ends"),
+        ({"expires_at": NOW + 60}, "until {access}", "log in again before {access}"),
+        ({"expires_at": NOW - 1}, "ended at {access}", "log in"),
+        ({"login_needed": "it is over"}, "ended", "log in"),
+        (
+            {"expires_at": NOW + 60, "can_refresh": True},
+            "until the provider ends it",
+            "refreshes itself before {access}",
+        ),
+        (
+            {"expires_at": NOW - 1, "can_refresh": True},
+            "until the provider ends it",
+            "refreshes itself when it is used",
+        ),
+        (
+            {"can_refresh": True},
+            "until the provider ends it",
+            "refreshes itself when the server refuses the token",
+        ),
+    ],
+)
+def test_the_end_of_a_connection_and_what_comes_next(
+    fields: dict[str, object], lasts: str, next_step: str
+) -> None:
+    connection = make_connection(**fields)
+    session = session_status(connection, NOW)
+    access = clock_time(connection.expires_at or 0.0, NOW)
+    assert session_end(session, NOW) == lasts.format(access=access)
+    assert next_event(connection, session, NOW) == next_step.format(access=access)
 
 
 def test_the_summary_of_a_connection() -> None:
@@ -134,7 +159,8 @@ def test_the_summary_of_a_connection() -> None:
         "  Account      ada@example.com\n"
         "  Access       a b\n"
         "  Not granted  c\n"
-        "  Lasts        until the provider ends it"
+        "  Lasts        until the provider ends it\n"
+        "  Next         log in again when it ends"
     )
 
 

@@ -19,7 +19,7 @@ def register(ctx: Any) -> None:  # noqa: ANN401  Hermes's own
         from gateway_hooks.hermes import register as register_plugin  # noqa: PLC0415  needs the path
     except ImportError as error:
         raise ImportError(
-            f"The package hermes-mcp-auth-remote is not in {_LIB}. "
-            f"Run: {sys.executable} -m pip install --target {_LIB} 'hermes-mcp-auth-remote[hermes]'"
+            f"The package hermes-mcp-auth-remote is not in {_LIB}. In a clone of hermes_mcp_auth_remote, "
+            f"run: {sys.executable} -m pip install --target {_LIB} '.[hermes]'"
         ) from error
     register_plugin(ctx)
