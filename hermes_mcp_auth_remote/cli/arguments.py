@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import shlex
+import sys
 
 from hermes_mcp_auth_remote.cli.examples import help_examples
 from hermes_mcp_auth_remote.platforms import PLATFORMS, id_examples, join_alternatives
@@ -12,8 +15,11 @@ _FLOWS = ("auto", "loopback", "device", "paste")
 
 _EPILOG = """\
 exit codes:
-  0 done   1 other error   2 usage   3 configuration   4 login needed
-  5 login failed   6 server error   7 network   8 files   130 interrupted
+  0 done             5 login failed
+  1 other error      6 server error
+  2 usage            7 network
+  3 configuration    8 files
+  4 login needed     130 interrupted
 
 The command reads servers from config.yaml in HERMES_HOME (~/.hermes) and
 stores tokens in mcp-tokens/ beside it. The output of --json: docs/json.md"""
@@ -83,9 +89,39 @@ With --serve, it keeps the servers running and prints commands to try in another
 terminal: every verb, the device flow, and a server with a fault."""
 
 
-def _make_formatter(prog: str) -> argparse.HelpFormatter:
-    # Keep the line breaks and use a fixed width: the README quotes these texts.
-    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=22, width=80)
+_HELP_COLUMNS, _MIN_HELP_COLUMNS = 80, 30
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of the texts above. In less than 80 columns, wraps them anew."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=22, width=_help_columns())
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if _help_columns() == _HELP_COLUMNS:
+            return super()._fill_text(text, width, indent)
+        paragraphs = re.split(r"\n\s*\n", text)
+        return "\n\n".join(_wrap_paragraph(paragraph, width) for paragraph in paragraphs)
+
+
+def _wrap_paragraph(text: str, width: int) -> str:
+    # Indented lines are examples and tables. The terminal breaks them, so that a copied command is whole.
+    if "\n  " in text:
+        return text
+    # Import late: most commands print no help.
+    import textwrap
+
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _help_columns() -> int:
+    """Return the width of the terminal, 80 at most and without a terminal."""
+    try:
+        columns = os.get_terminal_size(sys.stdout.fileno()).columns
+    except (AttributeError, OSError, ValueError):  # AttributeError: a closed standard stream is None
+        return _HELP_COLUMNS
+    return min(max(columns, _MIN_HELP_COLUMNS), _HELP_COLUMNS)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -94,7 +130,7 @@ def build_parser() -> argparse.ArgumentParser:
         "hermes-mcp-auth",
         description="Log in to remote MCP servers from a machine without a browser.",
         epilog=_EPILOG,
-        formatter_class=_make_formatter,
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
@@ -113,7 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
             description=description,
             usage=usage,
             epilog=help_examples(verb),
-            formatter_class=_make_formatter,
+            formatter_class=_HelpFormatter,
             allow_abbrev=False,
         )
 

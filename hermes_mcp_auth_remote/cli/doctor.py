@@ -32,7 +32,7 @@ from hermes_mcp_auth_remote.phrases import (
 )
 from hermes_mcp_auth_remote.service.default import service_at
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.terminal.text import CHECK_MARK, CROSS_MARK, table, wrap_text
+from hermes_mcp_auth_remote.terminal.text import CHECK_MARK, CROSS_MARK, marked_text, table, wrap_text
 from hermes_mcp_auth_remote.terminal.window import terminal_size
 from hermes_mcp_auth_remote.values import Server
 
@@ -187,7 +187,7 @@ def _text_report(examination: Examination) -> str:
     parts += [f"\n{wrap_text(f'Note: {replace_unprintable(note)}', columns)}" for note in _notes(examination)]
     parts.append("")
     for error in examination.errors:
-        parts.append(wrap_text(f"{CROSS_MARK} {replace_unprintable(str(error))}", columns))
+        parts.append(marked_text(CROSS_MARK, replace_unprintable(str(error)), columns))
         if error.server_message:
             parts.append(
                 wrap_text(f"{SERVER_SAYS}: {quote_server_message(error.server_message)}", columns, 2)

@@ -18,7 +18,7 @@ from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, StoreError
 from hermes_mcp_auth_remote.phrases import replace_unprintable
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.terminal.text import CHECK_MARK, CROSS_MARK, error_text, wrap_text
+from hermes_mcp_auth_remote.terminal.text import CHECK_MARK, CROSS_MARK, error_text, marked_text
 from hermes_mcp_auth_remote.terminal.window import terminal_size
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
@@ -138,4 +138,4 @@ def _print_result(result: LogoutResult, *, as_json: bool) -> None:
         )
     else:
         outcome = "there was no login" if not result.cancelled_count else "the waiting login is cancelled"
-    print_result(wrap_text(f"{CHECK_MARK} {name}: {outcome}.", columns))
+    print_result(marked_text(CHECK_MARK, f"{name}: {outcome}.", columns))

@@ -254,7 +254,7 @@ def next_event(connection: Connection, session: SessionStatus, now: float) -> st
 
 def error_text(error: McpAuthError, columns: int = 0) -> str:
     """Format an error: its message, the server's message, and the advice, each on its own line."""
-    lines = [wrap_text(f"{CROSS_MARK} {replace_unprintable(str(error))}", columns)]
+    lines = [marked_text(CROSS_MARK, replace_unprintable(str(error)), columns)]
     if error.server_message:
         lines.append(wrap_text(f"{SERVER_SAYS}: {quote_server_message(error.server_message)}", columns, 2))
     return "\n".join([*lines, wrap_text(replace_unprintable(error.advice), columns, 2)])
@@ -306,6 +306,11 @@ def wrap_text(text: str, columns: int, indent: int = 0) -> str:
         else:
             lines.append(word)
     return "\n".join(" " * indent + line for line in lines)
+
+
+def marked_text(mark: str, text: str, columns: int) -> str:
+    """Wrap a paragraph after a mark. The lines below the first one are indented like its text."""
+    return f"{mark} {wrap_text(text, columns, 2).removeprefix('  ')}"
 
 
 def _host(url: str) -> str:

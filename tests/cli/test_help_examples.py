@@ -13,6 +13,7 @@ import pytest
 from hermes_mcp_auth_remote.cli.examples import EXAMPLES
 from tests.cli.commands import COMMAND, Cli, log_in
 from tests.parts.authorization_server import Demo
+from tests.parts.terminal import open_terminal
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
@@ -80,6 +81,17 @@ def test_the_examples_of_a_verb_run(examples_cli: Cli, demo: Demo, verb: str) ->
             *shlex.split(command)[1:], may_show=demo.authorization_server.minted_secrets
         )
         assert result.exit_code == EXIT_CODES.get(verb, 0), (command, result.err)
+
+
+@pytest.mark.tmux
+def test_a_help_text_fits_a_narrow_terminal(cli: Cli) -> None:
+    with open_terminal([*COMMAND, "doctor", "--help"], env=cli.environ(), columns=40, rows=60) as screen:
+        assert screen.wait_for_exit() == 0
+        text = screen.full_text()
+    description = text.partition("\n\n")[2].partition("examples:")[0]
+    assert "Performs a login up to the point where\nit would register" in description
+    assert max(map(len, description.splitlines())) <= 40
+    assert "  hermes-mcp-auth doctor https://mcp.linear.app/mcp" in text, "a command is not wrapped"
 
 
 @covers("help-examples")

@@ -85,6 +85,8 @@ def test_control_characters_are_never_printed(text: str) -> None:
 
 def test_an_error_has_a_message_and_an_advice() -> None:
     assert error_text(McpAuthError("It broke.", "Mend it.")) == "✗ It broke.\n  Mend it."
+    long_error = McpAuthError("It broke although it was quite new.", "Mend it.")
+    assert error_text(long_error, 30) == "✗ It broke although it was\n  quite new.\n  Mend it."
 
 
 @pytest.mark.parametrize(
