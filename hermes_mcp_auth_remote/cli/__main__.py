@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
 
 
 def _print_fast_token(argv: list[str]) -> bool:
-    """Print a stored valid token, or its header, without loading other modules. Return False if none."""
+    """Print a stored valid token or its header without loading other modules; False if there is none."""
     if len(argv) != 2 or argv[0] not in {"token", "header"} or argv[1].startswith("-"):
         return False
     token = read_valid_token(hermes_home(os.environ), argv[1], time.time())

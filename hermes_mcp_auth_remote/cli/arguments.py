@@ -25,11 +25,12 @@ The command reads servers from config.yaml in HERMES_HOME (~/.hermes) and
 stores tokens in mcp-tokens/ beside it. The output of --json: docs/json.md"""
 _LOGIN = """\
 Shows an address to open on any device. If the provider supports it, you enter
-a code there and bring nothing back. Otherwise paste or pipe in the address that
-the browser ends on; if the browser can reach this machine, it sends the address
-itself. Type paste or code to switch the flow, or new for another code. With
---json, each line is an event: waiting, device, refused, connected; with --via:
-asked, shown or unshown, connected."""
+a code there and bring nothing back. Otherwise, paste the address that the
+browser ends on, or pipe it into this command. If the browser can reach this
+machine, it sends the address itself. Type `paste` or `code` to switch the flow,
+or `new` to get another code. With --json, each line is an event: waiting,
+device, refused or connected. With --json and --via, the events are asked,
+shown, unshown and connected."""
 _STATUS = """\
 Lists servers and logins without a request to any server. A terminal gets a row
 per server; with a server's name, all facts of that server. State: connected,
@@ -55,26 +56,28 @@ login is needed, 126 the command cannot be run, 127 the command is not found."""
 _CONNECT = """\
 Is a local MCP server for any client: the client starts this command, and the
 command passes all messages to the remote server with a valid token. If a login
-is needed, it asks: with --via the user in a chat; else in a browser of this
-machine, once per login; else through the client, if that can show addresses to
-the user; else an error names the command to run. The waiting call continues
-after the login. Configuration of common clients: docs/clients.md"""
+is needed, the command asks the user to log in. With --via, it asks in a chat.
+Otherwise, it opens a browser on this machine, once per login. If it opens no
+browser, it asks through the client. If the client cannot show addresses to the
+user, an error names the command to run. The waiting call continues after the
+login. Configuration of common clients: docs/clients.md"""
 _LOGOUT = """\
 Revokes a login's tokens at the provider if possible, deletes all of its stored
-data and cancels its waiting logins. With --owner and no server: the logins of
-that owner at all servers. With --all: the logins of all owners, or only those
-of the server or owner that you name. If a logout fails, the others continue.
-The exit code is the highest of all."""
+data and cancels its waiting logins. With --owner and no server, does this for
+all logins of that owner. With --all, does this for the logins of all owners, or
+only for those of the server or owner that you name. If a logout fails, the
+others continue. The exit code is the highest exit code of all logouts."""
 _DOCTOR = """\
-Performs a login up to the point where it would register a client or start, and
-prints a line per request and response. It prints what the server supports, what
-is wrong, and one remedy. It stores nothing, registers no client, and requests
-no code and no token. It sends a stored token once, with MCP's `ping`. It loads
-the sign-in page for a stored client, without a user. If the provider takes
-pushed requests (PAR), it pushes one for a stored or configured client instead,
-which expires unused. The exit code is that of the error that a login would
-meet, or 0 if a login can start. Without a server, the command examines all of
-them at once, with one result per server; the exit code is the highest of all."""
+Runs the steps of a login, and stops before the first step that would register a
+client or request a code. Prints a line per request and response. It prints what
+the server supports, what is wrong, and one remedy. It stores nothing, registers
+no client, and requests no code and no token. It sends a stored token once, with
+MCP's `ping`. It loads the sign-in page for a stored client, without a user. If
+the provider takes pushed requests (PAR), it instead pushes a request for a
+stored or configured client; nothing uses this request, and it expires. The exit
+code is that of the first error that a login would raise, or 0 if a login can
+start. Without a server, the command examines all servers at once, with one
+result per server. The exit code is then the highest exit code of all."""
 _SERVE = """\
 Runs one or more bots until Ctrl-C or SIGTERM. Allowed users log in to the
 servers of config.yaml in their private chats, and are told when to log in
@@ -165,7 +168,8 @@ def build_parser() -> argparse.ArgumentParser:
     login.add_argument(
         "--via",
         metavar="PLATFORM:ID",
-        help="ask that user, such as telegram:42, in the chat with the bot that serve runs, and wait here",
+        help="ask that user, such as telegram:42, in the chat with the bot of `hermes-mcp-auth serve`, "
+        "and wait here",
     )
     login.set_defaults(refuse=login.error)
     login.add_argument("--no-qr", action="store_true", help="do not show a QR code")
@@ -202,7 +206,7 @@ def build_parser() -> argparse.ArgumentParser:
     connect.add_argument(
         "--via",
         metavar="PLATFORM:ID",
-        help="ask that user, such as telegram:42, with the bot that serve runs",
+        help="ask that user, such as telegram:42, through the bot of `hermes-mcp-auth serve`",
     )
     connect.add_argument("--no-browser", action="store_true", help="open no browser on this machine")
     connect.set_defaults(json=False)

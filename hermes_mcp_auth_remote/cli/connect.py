@@ -37,7 +37,7 @@ except ImportError:
     ) from None
 
 CONNECT_SECONDS = 10.0
-# A server sends nothing while a tool works; the client decides how long it waits.
+# Set no read timeout: a server sends nothing while a tool works, and the client decides how long to wait.
 TIMEOUT = httpx2.Timeout(None, connect=CONNECT_SECONDS, write=60.0)
 MAX_CONNECTIONS = 512
 
@@ -111,7 +111,7 @@ def _open_client(service: AuthService, server: Server, owner: Owner) -> httpx2.A
         verify=tls_context(server.options, os.environ, is_server_host=True),
         follow_redirects=True,
         event_hooks={"response": [refuse_other_host]},
-        # A proxy would connect to its own loopback addresses.
+        # For a server on this machine, use no proxy: a proxy would connect to its own loopback addresses.
         trust_env=not is_loopback_host(host_of(server.url)),
     )
 

@@ -13,7 +13,10 @@ from hermes_mcp_auth_remote.terminal.window import colour_mark, terminal_size, u
 
 
 def print_connection(connection: Connection, *, as_json: bool, uses_machine_grant: bool = False) -> None:
-    """Print a connection to standard output; `uses_machine_grant` if the server's grant needs no user."""
+    """Print a connection to standard output.
+
+    `uses_machine_grant` is True if the server's grant needs no user.
+    """
     if as_json:
         print_json(
             {

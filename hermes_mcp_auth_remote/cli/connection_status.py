@@ -57,7 +57,7 @@ class ConnectionStatus:
     server_url: str = ""
 
     def session(self, now: float) -> SessionStatus | None:
-        """Return the status of the connection, None without one. `now` is in epoch seconds."""
+        """Return the status of the connection, or None if there is none. `now` is in epoch seconds."""
         if self.connection is None:
             return None
         return session_status(self.connection, now, uses_machine_grant=self.uses_machine_grant)
@@ -138,7 +138,7 @@ class ConnectionStatus:
         return [*rows, *self._command_rows(now)]
 
     def to_event(self, now: float) -> dict[str, object]:
-        """Return the status for programs, without the URLs of waiting logins: only the user may see those."""
+        """Return the status for programs. Omit the URLs of waiting logins: only their users may see these."""
         connection, error, session = self.connection, self.error, self.session(now)
         event: dict[str, object] = {
             "event": "status",

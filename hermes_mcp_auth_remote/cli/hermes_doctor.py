@@ -63,7 +63,7 @@ def run_hermes_doctor(*, as_json: bool) -> int:
 
 
 def examine(home: Path) -> Iterator[Check]:
-    """Yield what was found, the most basic first. Imports no module of Hermes."""
+    """Yield the results of the checks, the most basic check first. Imports no module of Hermes."""
     yield _check_version()
     yield _check_layout()
     yield _check_plugin(home)
@@ -161,7 +161,10 @@ def _check_gateway(home: Path) -> Check:
 
 
 def _module_file(name: str) -> Path | None:
-    """Return the file of a module; None if there is no such module. Imports its packages only."""
+    """Return the file of a module, or None if there is no such module.
+
+    Imports only the packages that contain the module.
+    """
     with suppress(ImportError, ValueError, AttributeError):
         spec = find_spec(name)
         if spec is not None and spec.origin is not None:

@@ -94,7 +94,7 @@ def screen_for(options: argparse.Namespace, service: AuthService, *, waits: bool
         at_keyboard=is_at_keyboard(),
         can_paste=has_standard_input(),
         waits=waits,
-        # The console of Linux prints the text of sequences that it does not know.
+        # The Linux console does not know the control sequence of a link, and prints it as text.
         with_links=uses_colour(sys.stderr, environ) and environ.get("TERM") != "linux",
     )
 

@@ -88,7 +88,7 @@ class _RemoteLogin:
         return f"{self._origin.platform}:{self._origin.user_id}"
 
     async def start_login(self, flow: Flow) -> Login:
-        """Start the login for the bot to show. Do not print its URL here."""
+        """Start a login, which the bot shows. Do not print its URL here."""
         login = await self._service.start_login(self._server, self._origin, owner=self._owner, flow=flow)
         if self._as_json:
             print_json(
@@ -138,7 +138,7 @@ class _RemoteLogin:
         return connection
 
     async def _report_when_shown(self, login_id: str) -> None:
-        """Report once that the bot shows the login. If that takes long, first report that no bot does."""
+        """Report that the bot shows the login. If no bot shows it for some seconds, report that first."""
         started_at, is_reported = asyncio.get_running_loop().time(), False
         while not (await run_file_work(self._service.login, login_id)).message_ids:
             if not is_reported and asyncio.get_running_loop().time() - started_at > UNSHOWN_WARNING_SECONDS:

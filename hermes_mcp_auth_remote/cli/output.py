@@ -35,7 +35,7 @@ EXIT_CODES: Mapping[type[McpAuthError], int] = {
 LOGIN_NEEDED_EXIT_CODE = EXIT_CODES[AuthorizationRequired]
 # A change of the meaning or the absence of a member raises this number; a new event or member does not.
 JSON_VERSION = 1
-# A shell reports this number plus the signal number for a process that a signal ended.
+# If a signal ends a process, a shell reports this number plus the signal number as the exit code.
 SIGNAL_EXIT_CODE_BASE = 128
 
 _ASCII_SUBSTITUTES = {"✓": "+", "✗": "x"}
@@ -50,7 +50,7 @@ class StoppedBySignal(KeyboardInterrupt):
 
 
 def exit_code(error: McpAuthError) -> int:
-    """Return the exit code for an error's class in `EXIT_CODES`, otherwise 1."""
+    """Return the exit code of an error's class in `EXIT_CODES`, or 1 if the class is not listed."""
     return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
 
 

@@ -21,7 +21,7 @@ CANNOT_RUN, NOT_FOUND = 126, 127
 
 
 def run(options: argparse.Namespace) -> int:
-    """Get a valid token, then replace this process with the command, so that it receives signals itself.
+    """Get a valid token, then replace this process with the command: the command then gets the signals.
 
     On POSIX, returns only if the command cannot be run. Raises AuthorizationRequired if a login is needed.
     """
@@ -53,7 +53,7 @@ def _exec_command(command: list[str], environ: Mapping[str, str]) -> int:
     if sys.platform == "win32":
         # On Windows, exec starts another process and ends this one at once.
         return subprocess.call(command, env=environ)  # noqa: S603
-    # Python ignores these signals. A command that inherits this does not end when its reader ends.
+    # Python ignores these signals. If the command inherited that, it would go on after its reader has ended.
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     return os.execvpe(command[0], command, environ)  # noqa: S606

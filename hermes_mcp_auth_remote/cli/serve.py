@@ -46,7 +46,7 @@ from hermes_mcp_auth_remote.store.files.people_file import PeopleFile
 from hermes_mcp_auth_remote.store.files.secret_files import read_secret_file
 from hermes_mcp_auth_remote.values import Secret
 
-# Runs a bot until it is cancelled. Its argument is called with the bot's name once the bot has started.
+# Runs a bot until it is cancelled. When the bot has started, it calls its argument with the bot's name.
 BotRunner = Callable[[Callable[[str], None]], Coroutine[object, object, None]]
 
 
@@ -160,7 +160,7 @@ def _make_bot(
 
 
 def _option(options: argparse.Namespace, name: str) -> str | None:
-    """Return the value of an option of one platform; a flag is set if it is not empty."""
+    """Return the value of an option of one platform. A flag has a value that is not empty if it is set."""
     value: str | None = getattr(options, name.replace("-", "_"))
     return value
 

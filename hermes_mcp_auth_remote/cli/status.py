@@ -91,7 +91,7 @@ def select_keys(
 def _print_warnings(
     configuration: Configuration, server_argument: str | None, *, as_json: bool, columns: int
 ) -> None:
-    """Print what is probably wrong in config.yaml, such as a misspelt key, of one server or of all."""
+    """Print what is probably wrong in config.yaml, such as a misspelt key: for one server, or for all."""
     if server_argument is not None:
         warnings = configuration.warnings(server_argument)
     else:

@@ -39,8 +39,8 @@ def run(options: argparse.Namespace) -> int:
 def valid_authorization(name: str, owner: Owner) -> tuple[Session, str]:
     """Return a server's session and the value of a valid Authorization header.
 
-    `name` is a name or a URL. Raises AuthorizationRequired if a login is needed, ConfigError if the token is
-    bound to a key (DPoP, RFC 9449), so that no other program can use it.
+    `name` is a name or a URL. Raises AuthorizationRequired if a login is needed. Raises ConfigError if the
+    token is bound to a key (DPoP, RFC 9449), because no other program can use such a token.
     """
     service = AuthService(current_home())
     session = service.session(resolve_server(name, owner), owner)
