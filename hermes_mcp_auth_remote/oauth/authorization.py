@@ -99,7 +99,7 @@ def select_scope(
     needed_scope: frozenset[str] = frozenset(),
     scope_cap: frozenset[str] | None = None,
 ) -> frozenset[str] | None:
-    """Select the scope to request; None sends no `scope` parameter.
+    """Select the scope to request, or None to send no `scope` parameter.
 
     Starts with the first of these that is set: the configured scope, the challenge's scope, and
     `scopes_supported` of the protected resource. Adds `granted_scope` (for a step-up) and the `needed_scope`
@@ -128,12 +128,12 @@ def select_resource(
     protected_resource: ProtectedResource | None,
     override: str | Literal[False] | None = None,
 ) -> str | None:
-    """Select the `resource` parameter: the operator's, else the metadata's, else the server's URL."""
+    """Select the `resource` parameter: the operator's value, else the metadata's, else the server's URL."""
     if override is False:
         return None
     if override:
         return override
-    # RFC 8707 section 2: a resource "SHOULD NOT include a query component", and this one may contain a key.
+    # RFC 8707 section 2: a resource "SHOULD NOT include a query component". A query may also contain a key.
     return (
         protected_resource.resource
         if protected_resource
@@ -200,7 +200,7 @@ _RESERVED_PARAMETERS = frozenset(
         "state",
         "code_challenge",
         "code_challenge_method",
-        # These replace all of the above (RFC 9101 section 5).
+        # A request object replaces all parameters above (RFC 9101 section 5).
         "request",
         "request_uri",
     }
@@ -226,7 +226,7 @@ def push_request(
     sign: Signer | None = None,
     fatal_errors: frozenset[str] = frozenset({"invalid_client"}),
 ) -> Exchange[AuthorizationRequest]:
-    """Push the request if the server has an endpoint for that (RFC 9126); else return it unchanged.
+    """Push the request if the server supports that (RFC 9126); otherwise return it unchanged.
 
     A pushed request hides its parameters from the browser, protects them from change, and has a URL short
     enough for a QR code. If the server does not require pushed requests, a failed push or a short lifetime
@@ -295,7 +295,7 @@ def _push_error(response: Response, secrets: tuple[Secret, ...]) -> TokenError:
     try:
         document = read_json_object(response.body, PUSHED_REQUEST_STEP)
     except MalformedResponse:
-        # A refusal without a body, or with a page: the status says what happened (quirk 57).
+        # If the body is empty or not JSON, only the status says what happened (quirk 57).
         document = dict[str, object]()
     code = error_code(document)
     error = f"status {status}" if code is None else canonical_error(code)

@@ -134,9 +134,10 @@ def registration_request(
     grant_types: Sequence[str] = CODE_GRANTS,
     manual_redirect_uri: str | None = None,
 ) -> Request:
-    """Build the registration request (RFC 7591 section 2); raises ClientIdRequired without an endpoint.
+    """Build the registration request (RFC 7591 section 2).
 
-    `manual_redirect_uri` is the redirect URI of logins with a configured client, for the advice.
+    Raises ClientIdRequired if the server has no registration endpoint. The advice then names
+    `manual_redirect_uri`, the redirect URI of logins with a configured client.
     `application_type` defaults to native for a loopback redirect URI, else web (MCP 2026-07-28).
     """
     if authorization_server.registration_endpoint is None:
@@ -322,7 +323,7 @@ def register_client(
     """Register a client; if the server refuses, try again with another request.
 
     The next request has the other loopback host in the redirect URI (quirk 22), or no device grant. With
-    `for_device_flow`, a request for the device grant alone comes before that, for servers that allow one
+    `for_device_flow`, a request for only the device grant comes before these, for servers that allow one
     grant per client (quirk 58). Read the accepted redirect URI from `redirect_uris`, and call
     `device.can_use_device_flow` and `can_use_code_flow` for the grants. Raises RegistrationError,
     MalformedResponse or a NetworkError.
@@ -455,7 +456,7 @@ def is_auth_method_refusal(error: TokenError) -> bool:
     """True if an error may mean that the server does not accept the authentication method.
 
     RFC 6749 section 5.2 says `invalid_client`. Servers also send a 401 without a code, or 403 with
-    `unauthorized_client`; with 400, that code is about the grant.
+    `unauthorized_client`. With 400, `unauthorized_client` is about the grant.
     """
     if error.error == "unauthorized_client":
         return error.status in {401, 403}
@@ -463,7 +464,7 @@ def is_auth_method_refusal(error: TokenError) -> bool:
 
 
 def try_auth_methods(client: Client, attempt: Callable[[Client], Exchange[T]]) -> Exchange[tuple[T, Client]]:
-    """Run `attempt` with the client; if its method is refused, run it once more with the alternative.
+    """Run `attempt` with the client; if the server refuses its method, run it again with the alternative.
 
     Returns the result, and the client with the method that worked. If both are refused, raises the first
     error.

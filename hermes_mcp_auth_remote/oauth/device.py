@@ -295,9 +295,9 @@ _ERROR_ADVICE = {
         "them."
     ),
     "unauthorized_client": (
-        "The provider does not let this client use the device flow, or not with this authentication: set "
-        "`oauth.token_endpoint_auth_method` (client_secret_post or client_secret_basic) for this server, or "
-        "log in by pasting (`oauth.flow: paste`)."
+        "The provider does not allow the device flow for this client, or does not accept the way in which "
+        "the client authenticates. Set `oauth.token_endpoint_auth_method` (client_secret_post or "
+        "client_secret_basic) for this server, or log in by pasting (`oauth.flow: paste`)."
     ),
     "invalid_target": "Set `oauth.resource` for this server to the value the provider expects, or to false.",
 }

@@ -63,5 +63,5 @@ def is_strict_host(host: str) -> bool:
 
 
 def unmap_ipv4(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Return the IPv4 address that a mapped IPv6 address (::ffff:127.0.0.1) connects to, else the address."""
+    """Return the IPv4 address inside a mapped IPv6 address (::ffff:127.0.0.1), else the address itself."""
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

@@ -315,8 +315,8 @@ def _check_resource(resource: str, server_url: str) -> None:
         difference = "an identifier that is not an https URL"
     raise DiscoveryFailed(
         f"The {PROTECTED_RESOURCE_STEP} is for {difference}, not for the requested server.",
-        f"If you trust {host_of(server_url)}, set `oauth.resource` for this server to exactly the `resource` "
-        "that it names, as it is quoted.",
+        f"If you trust {host_of(server_url)}, copy the `resource` in the server's message exactly into "
+        "`oauth.resource` of this server.",
         server_message=resource,
     )
 
@@ -452,8 +452,8 @@ def _differs_only_by_slash(published_issuer: str, requested_issuer: str) -> bool
 def authorization_server_from_document(document: Document) -> AuthorizationServer:
     """Parse a metadata document and check all its URLs; raises MalformedResponse or UnsafeUrl.
 
-    Returns the value of an earlier call if that is equal and still in use: thousands of logins may wait for
-    one server.
+    To save memory, returns the value of an earlier call if it is equal and still in use: thousands of logins
+    may wait for one server.
     """
     document = select_members(document, _KEPT_MEMBERS)
     issuer = string_member(document, "issuer")

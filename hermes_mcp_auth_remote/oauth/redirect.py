@@ -44,9 +44,9 @@ _WHOLE_ADDRESS_ADVICE = (
     "Copy the whole address from your browser's address bar, from the first to the last character."
 )
 
-# A code that has a certain end without a delimiter. It consists of unreserved characters and escapes (RFC
-# 3986 section 2.3), and of characters that servers leave unescaped inside a code. It contains no ellipsis (a
-# window did not show a part) and no "http" (a second address starts).
+# A code whose end is certain although no delimiter follows it. It consists of unreserved characters and
+# escapes (RFC 3986 section 2.3), and of characters that servers leave unescaped inside a code. It contains no
+# ellipsis (a window did not show a part) and no "http" (a second address starts).
 _PLAIN_CODE = re.compile(
     r"(?!.*(?:\.\.\.|http))(?:[\w.~!$*'(),:@/+=-]|%[0-9A-Fa-f]{2})*(?:[\w=/+-]|%[0-9A-Fa-f]{2})", re.ASCII
 )
@@ -351,12 +351,12 @@ def _stateless_error(
     )
 
 
-# Some browsers copy an address with plain blanks in it. The other excluded characters end it (`paste`).
+# Some browsers copy an address with unescaped spaces. Any other character that `paste` excludes ends it.
 _DESCRIPTION = re.compile(r"[?&#]error_description=([^&#<>\"`“”]*)")
 
 
 def _read_description(text: str) -> str:
-    """Return the `error_description` of a pasted address, also if it contains plain blanks."""
+    """Return the `error_description` of a pasted address, even if it contains unescaped spaces."""
     match = _DESCRIPTION.search(clean_text(text[:MAX_PASTE_CHARS]))
     return "" if match is None else unquote_plus(match[1])
 

@@ -32,11 +32,11 @@ class RefreshFailure:
     """The last failed refresh, with counts since the last successful one. All times are in epoch seconds.
 
     `failures` counts the failures since `first_at`. There are two phases: before and after the access token
-    expires. `in_phase` counts the failures of the current phase to which the server responded. `was_alive` is
-    True if the access token was still valid at the last failure. `is_final` is True if the refresh token will
-    never work again. `unauthorized_at` is the time of the first 401 without an error code. `kind` is the
-    `.code` of the error; `error` is the error code of the token endpoint, or None. `is_answered` is False if
-    the network or this machine caused the failure.
+    expires. `in_phase` counts the refreshes of the current phase that failed although the server responded.
+    `was_alive` is True if the access token was still valid at the last failure. `is_final` is True if the
+    refresh token will never work again. `unauthorized_at` is the time of the first 401 without an error code.
+    `kind` is the `.code` of the error; `error` is the error code of the token endpoint, or None.
+    `is_answered` is False if the network or this machine caused the failure.
     """
 
     first_at: float

@@ -126,7 +126,7 @@ def refresh_tokens(
     new_tokens = yield from request_tokens(token_endpoint, REFRESH_STEP, form, now)
     return replace(
         new_tokens,
-        # A server that does not rotate refresh tokens omits it; the old one stays valid (quirk 33).
+        # A server that does not rotate refresh tokens sends none; the old one stays valid (quirk 33).
         refresh_token=new_tokens.refresh_token or tokens.refresh_token,
         refresh_expires_at=new_tokens.refresh_expires_at
         if new_tokens.refresh_token
@@ -260,7 +260,7 @@ def _read_scheme(token_type: str | None) -> str:
 
 
 def require_dpop(tokens: Tokens, options: ServerOptions, host: str) -> None:
-    """Raise MalformedResponse for tokens without a key if the operator requires DPoP.
+    """Raise MalformedResponse for tokens that are bound to no key if the operator requires DPoP.
 
     RFC 9449 section 5: a server that does not support DPoP ignores the proof and issues a Bearer token.
     """

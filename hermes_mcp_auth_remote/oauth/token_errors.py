@@ -75,8 +75,9 @@ _VENDOR_ERROR_NAMES: Mapping[str, str] = {
     "device_flow_disabled": "unauthorized_client",
     "authorization_declined": "access_denied",
 }
-# After these errors, a later request may succeed. "ratelimited" is Slack's spelling. The client has already
-# retried use_dpop_nonce once with a nonce; the next request sends the newer nonce (RFC 9449 section 8).
+# After these errors, a later request may succeed. "ratelimited" is Slack's spelling. If use_dpop_nonce gets
+# here, the client has already repeated the request once with a nonce. The next request sends the newer nonce,
+# so it may succeed (RFC 9449 section 8).
 TEMPORARY_ERRORS = frozenset(
     {
         "temporarily_unavailable",
@@ -107,14 +108,15 @@ _ERROR_ADVICE = {
         "them."
     ),
     "unauthorized_client": (
-        "The provider does not let this client do that, or not with this authentication: set "
-        "`oauth.token_endpoint_auth_method` (client_secret_post or client_secret_basic) for this server, and "
-        "log in again."
+        "The provider does not allow this request for this client, or does not accept the way in which the "
+        "client authenticates. Set `oauth.token_endpoint_auth_method` (client_secret_post or "
+        "client_secret_basic) for this server, and log in again."
     ),
     "invalid_target": "Set `oauth.resource` for this server to the value the provider expects, or to false.",
     "invalid_scope": "Set `oauth.scope` for this server to scopes that the provider offers.",
     "invalid_dpop_proof": (
-        "Set `oauth.dpop: true` for this server and log in again; if it is set, check this machine's clock."
+        "Set `oauth.dpop: true` for this server and log in again. If it was already set, check this "
+        "machine's clock."
     ),
 }
 

@@ -1,7 +1,7 @@
 """Decide when to refresh again if a server refuses tokens that were just issued. No I/O.
 
 After a 401, this program refreshes once and tries again (RFC 6750 section 3.1). If the new token is refused
-too, another refresh does not help either, so the pause before the next one doubles.
+too, another refresh does not help either, so the pause before the next refresh doubles.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ MAX_PAUSE_SECONDS = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class TokenRefusal:
-    """The refreshes after a 401 since the server last accepted a token. Times are in epoch seconds.
+    """How often and when this program refreshed because of a 401 since the server last accepted a token.
 
-    The value belongs to the tokens of the last such refresh. `is_refused` is True if the server refused these
-    tokens too.
+    The object belongs to the tokens that the last of these refreshes obtained. `is_refused` is True if the
+    server also refused these tokens. Times are in epoch seconds.
     """
 
     refreshes: int
@@ -50,7 +50,7 @@ class TokenRefusal:
 
 
 def next_refusal(previous: TokenRefusal | None, now: float) -> TokenRefusal:
-    """Return the TokenRefusal of tokens that a refresh after a 401 obtained at `now`."""
+    """Return the TokenRefusal of new tokens: a refresh because of a 401 obtained them at `now`."""
     if previous is None or not previous.is_current(now):
         return TokenRefusal(1, now, now)
     return replace(previous, refreshes=previous.refreshes + 1, last_at=now, is_refused=False)

@@ -16,7 +16,7 @@ MAX_URL_CHARS = 8192
 # a millisecond per hundred characters. So refuse longer hosts before both.
 MAX_HOST_CHARS = 253
 MAX_LABEL_CHARS = 63
-# Host, brackets, colon and port, with space for user information, whose error has its own message.
+# Host, brackets, colon and port. The limit leaves room for user information, which has its own error message.
 _MAX_AUTHORITY_CHARS = 2 * MAX_HOST_CHARS
 # The authority as urlsplit finds it: the text after the first "//", up to a path, query or fragment.
 _AUTHORITY = re.compile(r"[^/?#]*//([^/?#]*)")
