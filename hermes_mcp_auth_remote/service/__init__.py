@@ -192,7 +192,7 @@ class AuthService:
         """Complete a login with a pasted or received redirect URL (untrusted text); return the connection.
 
         `is_pasted` is False if a loopback listener received the URL. If the user pasted an error of the
-        provider, the login may continue with another link: after a PasteRefused, `login` returns it.
+        provider, the login may continue with another link: call `login` after a PasteRefused to get it.
 
         Raises PasteRefused if the login still waits, or a LoginError, ServerError or NetworkError if it has
         failed. The credentials of an earlier login stay unless new ones replace them.

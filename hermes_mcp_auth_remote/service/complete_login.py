@@ -69,7 +69,8 @@ class LoginCompletion:
             if self._deps.exchange_flights.is_running(login.id) or self._deps.storing_flights.is_running(
                 login.id
             ):
-                # This process still works on the login: the clock was set, or the machine slept.
+                # The time is over only because the clock was set or the machine slept: this process still
+                # works on the login.
                 return login
             # The tokens may be stored already.
             is_being_stored = self._deps.store.recover_login(login.key, login.id)
@@ -108,8 +109,8 @@ class LoginCompletion:
         """Store the tokens of a claimed login and return the stored credentials.
 
         Raises MalformedResponse if the operator requires DPoP and the tokens are not bound to a key, a
-        LoginError if the login has ended meanwhile (for example by a logout), or a StoreError. The login is
-        then over, and this has tried to revoke the tokens unless they are stored.
+        LoginError if the login has ended meanwhile (for example by a logout), or a StoreError. In each
+        case, the login is over. If the tokens are not stored, this method has tried to revoke them.
         """
         config_files = self._server_of(login).config_files
         credentials = credentials_of(login, tokens, proof_key, self._deps.clock(), config_files)
@@ -121,7 +122,7 @@ class LoginCompletion:
             raise
         hold_exit_for_storing(login.key.server_name, self._deps.limits.lock_seconds)
         try:
-            # One lane per server: if storing fails, the flight revokes the tokens, and a server may hang.
+            # One lane per server: if storing fails, the flight revokes the tokens, and that server may hang.
             flight = self._deps.storing_flights.submit(
                 login.id, lambda: self._save_credentials(login, credentials), login.server_url
             )
@@ -196,7 +197,7 @@ class LoginCompletion:
 
     def _drop_unknown_client(self, login: Login, error: McpAuthError) -> None:
         is_unknown = isinstance(error, TokenError) and error.error == "invalid_client"
-        # The authorization page may say so as well (quirk 49).
+        # The authorization page may also say that the server does not know the client (quirk 49).
         is_unknown |= isinstance(error, AuthorizationDenied) and error.error in UNKNOWN_CLIENT_ERRORS
         if is_unknown:
             # The next login registers a new client. A refresh with the unknown client would fail too.

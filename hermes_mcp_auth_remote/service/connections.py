@@ -47,7 +47,7 @@ def connection_from_credentials(
         refresh_expires_at=tokens.refresh_expires_at if tokens else None,
         obtained_at=tokens.obtained_at if tokens else None,
         refresh_failure=refresh_failure,
-        # Until the server refuses these tokens, it may accept them.
+        # If the server has not refused these tokens, it may still accept them.
         token_refusal=token_refusal if token_refusal is not None and token_refusal.is_refused else None,
         needed_scope=_needed_scope(binding, granted_scope),
         lacks_offline_access=_lacks_offline_access(credentials),

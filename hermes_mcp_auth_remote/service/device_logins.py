@@ -96,7 +96,7 @@ class DeviceLogins:
 
 
 class DevicePoller:
-    """Polls device logins, as the steps of a scheduler's jobs."""
+    """Polls device logins: each login is a job of the scheduler, and each poll is a step of the job."""
 
     def __init__(
         self,

@@ -19,8 +19,8 @@ async def acquire_lease(
     """Hold the lease of a key for a block; raises StoreBusy if it is not free within `timeout_seconds`.
 
     In a flight, this calls the store in the event loop's own thread. Pass `in_flight=False` in any other
-    event loop: a worker thread then calls the store. If the caller is cancelled meanwhile, this releases a
-    lease that the thread still gets.
+    event loop: a worker thread then calls the store. If the caller is cancelled while the thread
+    works, and the thread then gets the lease, this function releases that lease.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_seconds

@@ -298,7 +298,7 @@ class Logins:
         )
 
     async def save_prompt_message(self, login_id: str, message_id: str) -> Login:
-        """Store the id of the chat message that now shows a login as the first one; return the login."""
+        """Store the id of the chat message that now shows a login, before the other ids; return the login."""
 
         def apply_prompt_message(current: Login) -> Login:
             return replace(

@@ -25,7 +25,8 @@ from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, CredentialKey, Flow, Origin, Server
 
-# After a login ended in one of these ways, calls do not prompt for so many seconds. A command still may.
+# After a login ended in one of these ways, calls do not prompt for this number of seconds. A command can
+# still start a login.
 PROMPT_COOLDOWN_SECONDS = {"cancelled": 300.0, "failed": 60.0, "expired": 3600.0}
 # Limits the prompts of a server that keeps asking for more scope or rejects its own tokens.
 MAX_PROMPTS_PER_HOUR = 6
@@ -174,7 +175,7 @@ class InteractiveLogins:
         waiting_login = await run_file_work(self._find_waiting_login, key, server, target.origin)
         if waiting_login is not None:
             if scope is not None and not scope <= (waiting_login.request.scope or frozenset()):
-                # Calls that each need another scope must not each cause a prompt.
+                # Do not start another login for each call: several calls may each need a different scope.
                 raise _with_login(error, waiting_login)
             return waiting_login
         self._check_prompt_limits(prompt_key, error)
@@ -211,7 +212,10 @@ class InteractiveLogins:
         self._prompted_at[prompt_key] = [*recent_prompts, now]
 
     def _find_waiting_login(self, key: CredentialKey, server: Server, origin: Origin | None) -> Login | None:
-        """Return a waiting login of this server's URL at this origin (None: any origin), or None."""
+        """Return a waiting login for this server's URL at this origin, or None if there is none.
+
+        If `origin` is None, any origin matches.
+        """
         for login in reversed(self._deps.store.logins.list_open(key.owner)):
             is_open = (
                 login.key == key

@@ -72,7 +72,7 @@ class TokenSource:
         self._buffered_store = BufferedCredentialStore(deps.store, key)
         # The proof key of the last tokens read, and its prover, which remembers the servers' nonces.
         self._key_and_prover: tuple[Secret, Prover] | None = None
-        # The exit hold of the current flight.
+        # Delays the exit of the process while the current flight waits for a token response.
         self._exit_delay = ExitDelay()
 
     @property
@@ -151,7 +151,7 @@ class TokenSource:
                 self._refusals.write(self._key, tokens, replace(refusal, is_refused=True))
 
     def refresh_in_background(self, on_token: Callable[[CachedToken], object]) -> None:
-        """Start a flight for a token that is due but still valid; call `on_token` if it succeeds."""
+        """Start a flight for a valid token whose refresh is due; call `on_token` if it succeeds."""
 
         def on_flight_done(flight: Future[CachedToken]) -> None:
             # Ignore an error: if it persists, a caller gets it after this token has expired.
@@ -203,7 +203,7 @@ class TokenSource:
         except TokensRefused:
             if refused_header is not None:
                 raise
-            # This caller has joined the flight of a refused token, but needs any valid token.
+            # This caller has joined the flight of a refused token, but can use any valid token.
             return await run_in_own_thread(self.use_stored_token, None)
         except TimeoutError:
             if flight.done():
@@ -329,7 +329,7 @@ class TokenSource:
         raise TokensRefused(f"{host_of(self._server.url)} refuses tokens that were refreshed just now.")
 
     def _is_due(self, tokens: Tokens) -> bool:
-        """True if the tokens need a refresh by the clock. The server may then refuse them for that reason."""
+        """True if the clock says that a refresh is due: the server may refuse tokens because of their age."""
         return refresh_at(tokens) <= self._deps.clock()
 
     def _record_refresh(self, old_tokens: Tokens | None, new_tokens: Tokens, header: Secret | None) -> None:
@@ -509,7 +509,7 @@ class TokenSource:
     def _save_new_tokens(
         self, stored: Stored, new: Credentials, tokens: Tokens, *, is_new_login: bool = False
     ) -> CachedToken:
-        """Store new credentials and return their header, or that of a login that has replaced `stored`.
+        """Store new credentials and return their header, or the header of a login that replaced `stored`.
 
         Hermes 0.19 takes no lease, so the user may have logged in there meanwhile. Tokens that were refreshed
         from the earlier session must not replace that login, and must not be stored with its client.
@@ -589,7 +589,7 @@ class TokenSource:
     def _use_old_token(
         self, stored: Stored, refused_header: Secret | None, error: McpAuthError
     ) -> CachedToken:
-        """Return the old token with a pause before the next refresh; raise `error` if it has expired."""
+        """Return the old token with a pause before the next refresh; raise `error` for an expired token."""
         token = self._unexpired_token(stored, refused_header)
         if token is None:
             raise error

@@ -126,8 +126,8 @@ class Session:
     def report_retry(self, header: str, *, is_accepted: bool) -> None:
         """Record whether the server has accepted the header that replaced a refused one; never waits.
 
-        A caller of `handle_challenge` should report it. If the server refuses new tokens too, the pauses
-        between refreshes become longer (`oauth.token_refusal`).
+        Call this after a retry with the header that `handle_challenge` returned. If the server refuses the
+        new tokens as well, the pauses between refreshes become longer (`oauth.token_refusal`).
         """
         self._tokens.report_retry(Secret(header), is_accepted=is_accepted)
 

@@ -20,7 +20,7 @@ from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.values import Flow, Server
 
 if TYPE_CHECKING:
-    # Loading the flows takes a bot's start time, and only a login needs them.
+    # Only a login needs the flows, and loading them would delay the start of a bot.
     from hermes_mcp_auth_remote.flows.discovery import DiscoveryResult
 
 T = TypeVar("T")

@@ -136,6 +136,6 @@ async def join(flight: Future[T], timeout_seconds: float | None = None) -> T:
 
 
 def _retrieve_exception(waiter: asyncio.Future[T]) -> None:
-    # Otherwise asyncio logs the flight's error as never retrieved if the waiter was cancelled.
+    # If the waiter was cancelled, asyncio would log the flight's error as never retrieved.
     if not waiter.cancelled():
         waiter.exception()

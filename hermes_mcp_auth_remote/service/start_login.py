@@ -118,7 +118,7 @@ async def start_login(
         deadline=deps.deadline_after(expires_at - now),
         added_scope=(prepared.request.scope or frozenset()) - granted_scope if granted_scope else frozenset(),
         poll_state=poll_state,
-        # False for a client that a login without a response registered, so that no third one is registered.
+        # False if an unanswered login registered this client: then the next login registers no third one.
         is_client_reused=prepared.is_client_reused
         and stored.client is not None
         and stored.client.client_id == prepared.request.client.client_id,
@@ -132,7 +132,7 @@ async def retry_login(
 
     Registers another client if the server does not know the login's client. Requests less scope if the server
     refuses the scope.
-    Returns None if that cannot help. Raises a ServerError, NetworkError or ConfigError.
+    Returns None if neither can help. Raises a ServerError, NetworkError or ConfigError.
     """
     request, is_unknown_client = login.request, error.error in UNKNOWN_CLIENT_ERRORS
     can_register = is_unknown_client and request.client.is_registered
@@ -238,7 +238,7 @@ def _polling_and_expiry(
             seconds = min(seconds, int(request.lifetime_seconds))
         return None, now + seconds
     if configured_seconds < MAX_LOGIN_SECONDS:
-        # The operator sets a shorter lifetime; otherwise the server's lifetime counts.
+        # The operator has set a limit. Without one, only the lifetime that the server names counts.
         device_authorization = replace(
             device_authorization,
             lifetime_seconds=min(device_authorization.lifetime_seconds, configured_seconds),
