@@ -17,10 +17,11 @@ class Binding:
     """Facts about tokens that Hermes's files do not contain. Times are in epoch seconds.
 
     `server_name` is the name in config.yaml; it cannot be derived from a file's stem. `login_needed` says why
-    the session is over; the tokens of that session stay on disk. `config_files` is the identity
-    (`hermes_home.config_identity`) of the config.yaml and .env that give the server this URL in any
-    environment, or None if it is unknown. `needed_scope` is the scope that the server has demanded by
-    `insufficient_scope` since the login (empty if it named none), or None without such a challenge.
+    the session is over; the tokens of that session stay on disk. `config_files` identifies the
+    config.yaml and .env that define the URL (`hermes_home.config_identity`). It is None if they are unknown,
+    or if the URL also depends on environment variables. `needed_scope` is the scope that the server has
+    demanded by `insufficient_scope` since the login. It is empty if the server named no scope, and None if
+    there was no such challenge.
     """
 
     server_name: str
@@ -58,9 +59,9 @@ def reconcile(credentials: Credentials, *, matches_tokens: bool) -> Credentials:
     """Return the parts of credentials that belong together: several programs write the files.
 
     `matches_tokens` is True if the binding was written for these tokens. Then the binding decides, and a
-    client or metadata of another login is left out: only its own issuer may receive a refresh token (RFC 9700
-    section 4.4). Otherwise the program that wrote the tokens also wrote the client and the metadata, so a
-    binding that contradicts them is left out.
+    client or metadata of another login is left out: only the issuer of a refresh token may receive it (RFC
+    9700 section 4.4). If `matches_tokens` is False, the program that wrote the tokens also wrote the client
+    and the metadata, so a binding that contradicts them is left out.
     """
     binding, client = credentials.binding, credentials.client
     authorization_server = credentials.authorization_server

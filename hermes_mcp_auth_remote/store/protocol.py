@@ -41,11 +41,11 @@ ANY: Final = _Marker.ANY
 AnyValue: TypeAlias = Literal[_Marker.ANY]
 
 ExpectedVersion: TypeAlias = Version | AnyValue | None
-"""The version that a write replaces; None if nothing may be stored; ANY to skip the check."""
+"""The version that a write replaces. None: the write fails if a value is stored. ANY: no check."""
 
 
 class Stored(NamedTuple):
-    """Credentials and their version; None if no tokens are stored."""
+    """Credentials and their version. The version is None if no tokens are stored."""
 
     credentials: Credentials
     version: Version | None
@@ -88,7 +88,7 @@ class Poller:
 
 
 LeaseName: TypeAlias = CredentialKey | Poller
-"""What a lease is for: the credentials of a key, whose holder may refresh them; or a poller of logins."""
+"""What a lease is for: credentials, which the holder may refresh; or a process that polls logins."""
 
 
 class Lease(Protocol):
@@ -358,7 +358,7 @@ class Store(CredentialStore, LeaseStore, Protocol):
 
     @property
     def token_refusals(self) -> TokenRefusalStore:
-        """The servers that refuse new tokens too."""
+        """The refusals of tokens that were just refreshed."""
         ...
 
     @property

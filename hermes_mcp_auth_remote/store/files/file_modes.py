@@ -34,7 +34,7 @@ def make_private(descriptor: int, path: StrPath, mode: int, *, is_trusted: bool)
     """Set this mode on an open file or directory of this user, or raise StoreUnsafe.
 
     `is_trusted` is True if no user outside the group can have changed the file. A file that is not trusted is
-    refused and keeps its mode: the next read would accept it with a private mode.
+    refused and keeps its mode: if the mode became private, the next read would accept the file.
     """
     before = os.fstat(descriptor).st_mode
     if is_trusted:

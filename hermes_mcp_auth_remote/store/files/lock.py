@@ -94,7 +94,7 @@ class FileLock:
                 os.close(descriptor)
 
     def reset_in_child(self) -> None:
-        """Close the copy of a forked child; it would keep the file locked after the parent's death."""
+        """Close a forked child's copy of the file, which would keep it locked after the parent's death."""
         self.abandon()
 
     def abandon(self) -> None:

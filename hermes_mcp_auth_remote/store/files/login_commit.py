@@ -18,8 +18,8 @@ do this:
 - Hermes refreshes the old tokens. The tokens file is neither the old nor the new one: the login is rolled
   back, so that the old client is beside the tokens that belong to it.
 - Hermes refreshes the new tokens. The temporary name of the tokens is gone: the files stay as they are.
-- Hermes drops the client because the server refused it beside the old tokens. The client file is missing and
-  the tokens file is the old one: the login is completed, and the client is written again.
+- Hermes drops the new client, because the server refused it together with the old tokens. The client file is
+  missing and the tokens file is the old one: the login is completed, and the client is written again.
 - Hermes logs in: it removes the tokens, then writes client, metadata and tokens. The tokens file is missing,
   or a client or metadata file is neither the old nor the new one: the login is rolled back. The files of
   Hermes stay.
@@ -132,7 +132,7 @@ class Commit:
         for change in reversed(self.changes):
             is_done = change.staged is None or not self._exists(change.staged)
             if read_identity(self.path_for(change)) is None:
-                # This commit removed the file, or Hermes dropped the new client beside the old tokens.
+                # This commit removed the file, or Hermes dropped the new client because of the old tokens.
                 is_restored = is_done and is_old_session and change.old is not None
             else:
                 is_restored = self.has_written(change) or self._is_half_written(change)

@@ -231,7 +231,7 @@ class LoginFiles:
     def _exclusive_access(self) -> Generator[None]:
         """Exclude changes by other threads and processes during a block; raises StoreBusy.
 
-        A thread lock comes first: the threads of a process would otherwise all poll the file lock.
+        A thread lock comes first: without it, all threads of a process would poll the file lock.
         """
         lock, deadline = FileLock(self._folder / ".lock"), time.monotonic() + LOCK_TIMEOUT_SECONDS
         if not self._change_lock.acquire(timeout=LOCK_TIMEOUT_SECONDS):

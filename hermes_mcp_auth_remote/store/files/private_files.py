@@ -26,7 +26,7 @@ _NOFOLLOW_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | g
 _READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _NOFOLLOW_FLAGS
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW_FLAGS
 _UPDATE_FLAGS = os.O_RDWR | getattr(os, "O_NONBLOCK", 0) | _NOFOLLOW_FLAGS
-# Errors of `rename` for a mount point, on layered file systems, and on those that protect single files.
+# Errors of `rename`: for a mount point, on a layered file system, and if single files are protected.
 _NOT_REPLACEABLE_ERRNOS = frozenset({errno.EBUSY, errno.EXDEV, errno.EPERM})
 
 

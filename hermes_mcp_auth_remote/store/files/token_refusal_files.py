@@ -1,4 +1,4 @@
-"""Record for other processes that a server refuses new tokens too: `mcp-tokens/<stem>.token-refusal`.
+"""Record for other processes that a server refuses refreshed tokens: `mcp-tokens/<stem>.token-refusal`.
 
 As with `refresh_failure_files`, the record contains a fingerprint of its tokens, and a file that cannot be
 read counts as missing.
