@@ -95,8 +95,8 @@ class StreamableHttp:
     async def send(self, message: Message) -> None:
         """Send a message; for a request, return when its response was delivered.
 
-        Raises TransportError, LegacyServer for the first request of a server that takes no POST, or the
-        McpAuthError of a login or refresh.
+        Raises TransportError, or the McpAuthError of a login or refresh. Raises LegacyServer if the server
+        accepts no POST as the first request.
         """
         loop = asyncio.get_running_loop()
         ends_at, pause_seconds = loop.time() + RETRY_SECONDS, _FIRST_PAUSE_SECONDS
@@ -381,8 +381,8 @@ class StreamableHttp:
             except (httpx2.HTTPError, ResponseTooLarge, TransportError, LegacyServer):
                 pass
             except McpAuthError:
-                # A login is missing. The next request of the client asks for it; a stream in the background
-                # does not.
+                # A login is needed. The next request of the client asks the user to log in; a stream in the
+                # background does not.
                 pass
             parser = parser.successor()
             await asyncio.sleep(pause_seconds)
@@ -411,7 +411,7 @@ def _content_type(response: httpx2.Response) -> str:
 
 
 def _read_error(body: bytes) -> Mapping[str, object] | None:
-    """Return the members of a JSON-RPC error response, None if the body is none."""
+    """Return the members of a JSON-RPC error response, or None for any other body."""
     try:
         messages = parse_messages(body)
     except MalformedMessage:

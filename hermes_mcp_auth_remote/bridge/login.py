@@ -58,7 +58,7 @@ class LogScreen:
 
 @dataclass(slots=True)
 class BrowserPrompter:
-    """Opens one page per login in a browser on this machine, and catches its redirect on a loopback port."""
+    """Opens one page per login in a browser on this machine, and gets the redirect on a loopback port."""
 
     service: AuthService
     server: Server
@@ -134,7 +134,7 @@ class ClientLogin:
         self._prompter = BrowserPrompter(self.service, self.server, lambda _: True)
 
     async def start(self, error: AuthorizationRequired) -> Login | None:
-        """Return the login that waits, or start one; None if its answer could not reach this process."""
+        """Return the login that waits, or start one; None if the redirect could not reach this process."""
         async with self._lock:
             login = self._login
             if login is not None and (await run_file_work(self.service.login, login.id)).status == "waiting":
@@ -200,7 +200,7 @@ def login_command(server_argument: str, owner: Owner) -> str:
 
 
 def login_error_text(error: AuthorizationRequired, command: str) -> str:
-    """Return an error text for the client: the command to run, and the id of a waiting login, no address."""
+    """Return an error text for the client: the command and a waiting login's id, without an address."""
     text = f"{error} Run `{command}`. Then try again."
     if error.login_id is None:
         return text

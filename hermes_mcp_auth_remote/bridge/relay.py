@@ -1,8 +1,8 @@
 """Pass messages between a client on standard input and output and one remote MCP server.
 
-Each request of the client runs in a task of its own. The server may need a login when the client connects,
-and the bridge may be unable to ask a user elsewhere. The bridge then answers `initialize` itself, and offers
-one tool, `log_in`, until the user has logged in.
+Each request of the client runs in a task of its own. The bridge may have neither a chat nor a browser
+in which it can ask the user to log in. If the server then needs a login when the client connects, the bridge
+answers `initialize` itself. It offers one tool, `log_in`, until the user has logged in.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from hermes_mcp_auth_remote.traceback_redaction import hide_locals
 
 # The tool that the bridge offers until the user has logged in.
 LOGIN_TOOL = "log_in"
-# The key of the request for a login in an InputRequiredResult.
+# In an InputRequiredResult, the request for a login has this key.
 LOGIN_INPUT = "hermes_mcp_auth_login"
 # While a login is missing, the bridge reads the store at this interval: a command may store a login.
 LOGIN_CHECK_SECONDS = 2.0
@@ -242,7 +242,10 @@ class Relay:
             await self._fall_back(lambda legacy: legacy.send(message))
 
     async def _fall_back(self, use: Callable[[HttpWithSse], Awaitable[None]]) -> None:
-        """Use HTTP+SSE (2024-11-05) from now on if it works: a 404 may also come from a starting server."""
+        """Try HTTP+SSE (2024-11-05), and use it from now on if it works.
+
+        A 404 alone proves nothing: a server that is still starting may also send it.
+        """
         legacy = HttpWithSse(
             self._http_client, self._options.url, self._options.server_name, self._writer.write
         )
@@ -254,7 +257,7 @@ class Relay:
         self._transport = legacy
 
     def _start_progress(self, message: Message) -> asyncio.Task[None] | None:
-        """Keep a client from giving up while its request waits for a login, if it asked for progress."""
+        """If the client asked for progress, send it notifications while its request waits for a login."""
         token = message.meta.get("progressToken")
         if not message.is_request or not isinstance(token, str | int) or isinstance(token, bool):
             return None
@@ -382,7 +385,10 @@ class Relay:
         return "url" in elicitation
 
     async def _after_elicitation(self, message: Message) -> Message:
-        """Wait for the login that a repeated request answers; return the request without that answer."""
+        """If a repeated request has the user's answer to the prompt, wait for the login.
+
+        Return the request without the answer.
+        """
         client_login = self._options.client_login
         responses = _as_mapping(message.params.get("inputResponses"))
         if client_login is None or LOGIN_INPUT not in responses:

@@ -24,7 +24,7 @@ _MAX_DEPTH = 8
 
 @dataclass(slots=True)
 class ToolHeaders:
-    """The parameters of tools that their schemas mirror into headers (`x-mcp-header`)."""
+    """The tool parameters that the client repeats as headers: the schemas mark them with `x-mcp-header`."""
 
     # By tool: the header's name and the path of the parameter.
     _paths: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = field(

@@ -40,7 +40,8 @@ class SseParser:
         self._was_carriage_return = False
         # The first bytes, until it is clear whether they are a byte order mark; then None.
         self._start: bytes | None = b""
-        # The id that counts when the event is complete: until then the server must send the event again.
+        # The id of the incomplete event. After a break, the server must send that event again, so the id does
+        # not count before the event is complete.
         self._pending_id = last_event_id
 
     def feed(self, chunk: bytes) -> Iterator[Event]:

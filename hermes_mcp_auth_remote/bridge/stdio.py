@@ -15,7 +15,7 @@ from hermes_mcp_auth_remote.threads import run_in_own_thread
 # A larger line is refused: the bridge parses each line that a client sends.
 MAX_LINE_BYTES = 33_554_432
 _READ_BYTES = 65_536
-# This much of each end of a line that is too long is kept, because it contains the id.
+# If a line is too long, this many bytes of its start and of its end are kept: they contain the id.
 _END_BYTES = 4096
 # A client that reads slowly must not fill the memory.
 _MAX_QUEUED_MESSAGES = 256

@@ -42,7 +42,7 @@ class Transport(Protocol):
         ...
 
     async def close(self) -> None:
-        """End the session at the server, if possible at once."""
+        """End the session at the server; do not wait longer than two seconds."""
         ...
 
 
