@@ -121,7 +121,7 @@ class LoginAnswers:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _fail_login_on_error(self, work: Coroutine[object, object, None]) -> None:
-        """Run `work`. If it raises, end the wait with that error: otherwise the wait would never end."""
+        """Run `work`. If it raises, end the wait with that error; without this, the wait would never end."""
         try:
             await work
         except Exception as error:  # noqa: BLE001  `wait_for_connection` raises it
@@ -238,7 +238,7 @@ class LoginAnswers:
     async def handle_redirect(self, url: Secret) -> Page:
         """Complete the login with a redirect URL. Return the page for the browser."""
         login = self.login
-        # Any web page and any local process can send requests: show and store nothing for each of them.
+        # Any web page and any local process can send requests, so do not show or store every one of them.
         if login is not None and not self._is_over and not self._is_expected_redirect(login, url):
             return self._refuse_request()
         # RFC 3986 appendix C: the brackets delimit the address, so its end is certain.
@@ -267,7 +267,7 @@ class LoginAnswers:
         return login.poll_state is None and matches_state(f"<{url.reveal()}>", login.request)
 
     def _refuse_request(self) -> Page:
-        """Count a request that does not belong to this login. Show the first one, then each power of ten."""
+        """Count a request that does not belong to this login. Show the 1st, 10th, 100th and so on."""
         error = PasteRefused(
             "That address does not belong to this login.",
             "Open the link of this login, and continue in that browser.",

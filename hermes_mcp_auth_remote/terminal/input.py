@@ -42,7 +42,7 @@ _READ_BYTES = 65_536
 _BRACKETED_PASTE_ON, _BRACKETED_PASTE_OFF = b"\x1b[?2004h", b"\x1b[?2004l"
 # Room for "[65536 characters]" behind a prompt.
 _LABEL_COLUMNS = 20
-# Keys that arrive as control sequences, with the signal that a terminal sends for each one otherwise.
+# A terminal usually turns these keys into signals. If a key arrives as a control sequence, send its signal.
 _SIGNAL_KEYS = {"\x03": "SIGINT", "\x1a": "SIGTSTP", "\x1c": "SIGQUIT"}
 
 
@@ -114,7 +114,7 @@ class _TextQueue:
         return not self._texts.empty()
 
     async def get(self) -> str | None:
-        """Return the next text, None at the end and after it."""
+        """Return the next text, or None if the input has ended and no text is left."""
         if self._is_read_to_end:
             return None
         text = await self._texts.get()
@@ -142,7 +142,7 @@ class _TextQueue:
         return not self._has_end
 
     def cancel(self) -> None:
-        """Stop the timer. A text that waits for its pause stays in the editor."""
+        """Stop the timer. A text that is not yet followed by a pause stays in the editor."""
         if self._pause is not None:
             self._pause.cancel()
 

@@ -31,10 +31,10 @@ RedirectHandler = Callable[[Secret], Awaitable[Page]]
 MAX_HEAD_BYTES = 65_536
 # Small, so that the listener checks the size of a head before it has read all of it.
 _CHUNK_BYTES = 4096
-# A browser opens a few connections in advance. At the first limit, the listener aborts the oldest connection
-# without a request if it is older than IDLE_SECONDS: a younger one may bring the redirect. At the second
-# limit, it aborts the oldest one in any case, because the process has few file descriptors. A browser sends
-# its request at once, so its connection does not become the oldest.
+# A browser opens a few connections in advance. At the first limit, the listener looks at the oldest
+# connection that has sent no request, and aborts it if it is older than IDLE_SECONDS. A younger one may still
+# bring the redirect. At the second limit, it aborts the oldest one in any case, because the process has few
+# file descriptors. A browser sends its request at once, so its connection does not become the oldest.
 MAX_CONNECTIONS, HARD_MAX_CONNECTIONS = 32, 256
 IDLE_SECONDS = 1.0
 HEAD_SECONDS = 10.0

@@ -24,9 +24,9 @@ class AnswerChannels:
 
     `flow` is the flow that the login starts with; "auto" allows the device flow and a paste. `is_remote` is
     True in an SSH session.
-    `open_browser` is None if no browser must be opened. `at_keyboard` is True if the user types the lines:
-    empty lines are then ignored, and the end of input (Ctrl-D) cancels the login. If a pipe ends without a
-    line, the login waits for the listener. If a pipe ends after a refused answer, the login fails.
+    `open_browser` is None if the login must not open a browser. `at_keyboard` is True if the user types the
+    lines: empty lines are then ignored, and the end of input (Ctrl-D) cancels the login. If a pipe ends
+    without a line, the login waits for the listener. If a pipe ends after a refused answer, the login fails.
     """
 
     open_browser: Callable[[str], bool] | None = None
