@@ -133,7 +133,7 @@ class HttpClient(AsyncExitStack):
         self._pools_lock = asyncio.Lock()
 
     async def run_exchange(self, exchange: Exchange[T]) -> T:
-        """Run an exchange as `run_exchange` does; parallel exchanges may share the connections."""
+        """Do what the function `run_exchange` does. Parallel exchanges may share the connections."""
         started_at = asyncio.get_running_loop().time()
         try:
             request = next(exchange)
@@ -205,8 +205,8 @@ class HttpClient(AsyncExitStack):
     async def _send_once(
         self, pool: httpcore.AsyncConnectionPool, request: Request, attempt: RequestAttempt
     ) -> Response:
-        # No timeouts for reading and writing: the attempt's Deadline limits both, and still reads data that
-        # arrived in time.
+        # Set no timeouts for reading and writing: the attempt's Deadline limits both. If it ends the attempt,
+        # data that arrived in time is still read.
         extensions: dict[str, Any] = {"timeout": {"connect": min(CONNECT_SECONDS, self._response_seconds)}}
         if request.method == "POST":
             extensions["trace"] = attempt.trace
@@ -302,8 +302,8 @@ class HttpClient(AsyncExitStack):
             is_checked = False
         if not is_checked and not is_trusted:
             raise HostNotChecked(
-                f"The addresses of {host} cannot be checked: this machine does not resolve its name, and the "
-                "proxy would.",
+                f"The addresses of {host} cannot be checked: this machine does not resolve its name. Only "
+                "the proxy would resolve it.",
                 f"If you trust that host, add {host} to `oauth.allow_hosts` of this server in config.yaml.",
             )
 
@@ -362,7 +362,7 @@ class RequestAttempt:
 def _redirect_request(request: Request, location: str) -> Request:
     host = host_of(request.url)
     try:
-        # A longer location stays too long for a URL after this cut.
+        # If a location is too long for a URL, it is still too long after this cut, so `safe_url` refuses it.
         url = safe_url(urljoin(request.url, location[: MAX_URL_CHARS + 1]), "address of a redirect")
     except (UnsafeUrl, ValueError):
         raise RedirectRefused(f"{host} redirects the {request.step} to an unsafe address.") from None
@@ -373,7 +373,7 @@ def _redirect_request(request: Request, location: str) -> Request:
 
 
 def _encode_headers(request: Request, default_user_agent: str) -> list[tuple[bytes, bytes]]:
-    """Encode a request's headers, and defaults for those it does not have; raises ConfigError."""
+    """Encode a request's headers, and default values for missing headers; raises ConfigError."""
     request_names = {name.lower() for name, _ in request.headers}
     # Set Host here: httpcore omits the brackets of an IPv6 address.
     defaults = (

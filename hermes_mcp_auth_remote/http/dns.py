@@ -28,8 +28,9 @@ MAX_THREADS_PER_HOST = 2
 MAX_SHARED_THREADS = 64
 # Threads of all servers. Those above MAX_SHARED_THREADS are for servers that have none.
 MAX_THREADS = 256
-# A caller shares a lookup that is younger than this. Otherwise it starts another one, because a lookup that
-# hangs must not block a name after the network is back. glibc waits five seconds for each name server.
+# A caller shares a lookup that is younger than this. If a lookup is older, the caller starts another one: a
+# lookup that hangs must not block a name after the network is back. glibc waits five seconds for each name
+# server.
 STALE_LOOKUP_SECONDS = 6.0
 
 _Outcome = list[Address] | Exception

@@ -26,7 +26,7 @@ Connect = Callable[[Address], Awaitable[httpcore.AsyncNetworkStream]]
 ATTEMPT_DELAY_SECONDS = 0.25
 # The owner of a host name decides how many addresses it has. These limits bound the attempts and the sockets.
 MAX_ADDRESSES = 16
-# If so many attempts wait, the next one replaces the oldest, which has waited for about a second.
+# If this many attempts wait, the next one replaces the oldest, which has waited for about a second.
 MAX_PARALLEL_ATTEMPTS = 4
 MAX_REMEMBERED_HOSTS = 512
 

@@ -57,7 +57,7 @@ class ProxyAddress:
 
     @property
     def is_socks(self) -> bool:
-        """True if it speaks SOCKS, for which libraries need another package."""
+        """True if the proxy speaks SOCKS: libraries need another package for that."""
         return self.scheme.startswith("socks")
 
     def to_url(self) -> str:

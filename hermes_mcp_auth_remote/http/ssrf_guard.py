@@ -137,7 +137,7 @@ class SsrfGuard(httpcore.AsyncNetworkBackend):
         Raises AddressRefused, HostNotChecked or Unreachable.
         """
         addresses = await self._resolve_addresses(host, port)
-        # Fake-IP DNS answers for names only: as a literal, such an address is internal like any other.
+        # Fake-IP DNS answers only for names. An IP literal in a fake-IP range is an internal address.
         is_name = parse_ip_literal(host) is None and not ends_in_number(host)
         fake_addresses = find_fake_addresses(addresses) if is_name else []
         has_unchecked_address = False

@@ -47,7 +47,7 @@ async def run_traced_exchange(
 ) -> T:
     """Run an exchange as `http.client.run_exchange` does and call `on_request` for each request.
 
-    Each request has the same limits; all requests together have none.
+    The limits of a single request are the same, but all requests together have no limit.
     """
     async with _TracingHttpClient(server, environ, on_request) as client:
         return await client.run_exchange(exchange)
