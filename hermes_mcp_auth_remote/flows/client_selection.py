@@ -53,7 +53,7 @@ class PreviousLogin:
 def discover_and_register(
     server: Server, challenge: Challenge | None, flow: Flow, redirect_uri: str, now: float
 ) -> Exchange[DiscoveryResult]:
-    """Discover the authorization server and register a client that logins without a stored client share.
+    """Discover the authorization server and register a client. Logins without a stored client share it.
 
     `client` of the result is None if no client was registered. Raises any ServerError or NetworkError.
     """
@@ -73,7 +73,7 @@ def select_server_and_client(
     previous_login: PreviousLogin,
     flow: Flow,
 ) -> Exchange[tuple[DiscoveryResult, Client, bool]]:
-    """Return what `select_client` returns, and the discovery with the authorization server of that client.
+    """Return the discovery result for the client's authorization server, then what `select_client` returns.
 
     If the server refuses registration and the resource lists other authorization servers, tries those, in
     order (quirk 60). Raises the first error.
@@ -126,8 +126,8 @@ def select_client(
 ) -> Exchange[tuple[Client, bool]]:
     """Return the client of a login, and True if it is an earlier login's client.
 
-    `now` is in epoch seconds. Raises any ServerError or NetworkError. It checks that the login can continue
-    before it registers a client.
+    `now` is in epoch seconds. Raises any ServerError or NetworkError. Before this function registers a
+    client, it checks that the login can continue.
     """
     if discovery_result.client is not None:
         return discovery_result.client, False
@@ -236,7 +236,7 @@ def create_client(
 def _check_client_secret(server: Server) -> None:
     """Raise ConfigError if the configured authentication method needs a client secret that is missing.
 
-    Otherwise the token request would fail after the user has approved.
+    Without this check, the token request would fail after the user has approved.
     """
     options = server.options
     method = options.token_endpoint_auth_method

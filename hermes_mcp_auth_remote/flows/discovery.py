@@ -211,7 +211,7 @@ def _redirect_error(server_url: str, location: str) -> RedirectRefused:
         )
     return RedirectRefused(
         f"{host} redirects the {PROBE_STEP} to another address at {host_of(url)}.",
-        "Put the address that the server names, as it is quoted, into the configuration, if you trust it.",
+        "If you trust the address in the server's message, copy it exactly into the configuration.",
         server_message=url,
     )
 

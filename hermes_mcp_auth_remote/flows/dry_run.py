@@ -144,9 +144,10 @@ def _run_cached(exchange: Exchange[T], response_cache: _ResponseCache) -> Exchan
 
 
 def _run_until_side_effect(login_exchange: Exchange[object]) -> Exchange[bool]:
-    """Run a login until it ends or before its first side effect: a POST after the probe, except a push.
+    """Run a login until it ends, or until its next request has a side effect.
 
-    Returns True if the login would register another client because the server does not know the stored one.
+    Any POST has a side effect, except the probe and a pushed authorization request. Returns True if the login
+    would register another client because the server does not know the stored one.
     """
     last_step = ""
     try:

@@ -70,7 +70,8 @@ def obtain_tokens(
 ) -> Exchange[GrantResult]:
     """Obtain tokens for a server with the grant that its options name. `now` is in epoch seconds.
 
-    Raises ConfigError if the options do not suffice, TokenError, any other ServerError or NetworkError.
+    Raises TokenError, any other ServerError, or NetworkError. Raises ConfigError if the options do not
+    suffice.
     """
     options = server.options
     server_challenge = challenge
@@ -169,8 +170,8 @@ def _grant_form(grant_type: str, resource: str | None, scope: frozenset[str] | N
 def check_audience(assertion: Secret, token_endpoint: TokenEndpoint) -> None:
     """Raise ConfigError if a workload's JWT is not addressed to this token endpoint's issuer.
 
-    Otherwise a hostile MCP server could name its own authorization server. That server would receive the JWT
-    and could use it at the server that the JWT is addressed to.
+    Without this check, a hostile MCP server could name its own authorization server. That server would
+    receive the JWT and could use it at the server that the JWT is addressed to.
     """
     audience = _decode_claims(assertion).get("aud")
     audiences = cast("list[object]", audience) if isinstance(audience, list) else [audience]
@@ -183,7 +184,7 @@ def check_audience(assertion: Secret, token_endpoint: TokenEndpoint) -> None:
     if not any(isinstance(value, str) and value in accepted_audiences for value in audiences):
         raise ConfigError(
             f"The token in `oauth.assertion_file` is not addressed to {host_of(token_endpoint.issuer)}.",
-            "Have it issued with the issuer of that authorization server as its audience, or set "
+            "Get a token whose audience is the issuer of that authorization server, or set "
             "`oauth.authorization_server`.",
             server_message=token_endpoint.issuer,
         )
