@@ -1,7 +1,7 @@
 """Read `mcp_auth_chats` of config.yaml: who may log in from a chat, and who owns the tokens.
 
-All keys are optional. A user who is not listed may do nothing. An unknown key is refused: a misspelt key
-would otherwise allow or exclude other users than the operator intends.
+All keys are optional. A user who is not listed may do nothing. An unknown key is refused, because a
+misspelt key could allow or exclude other users than the operator intends.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from typing import Literal
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.hermes_home import file_stem
 
-# File systems limit a name to 255 bytes. The longest name here adds 42 bytes to the stem: a temporary file of
-# the record that a login is half stored.
+# File systems limit a name to 255 bytes. The longest file name adds 42 bytes to the stem: the name of a
+# temporary file for the record of a half-stored login.
 MAX_STEM_BYTES = 200
 _MAX_SHOWN_CHARS = 40
 _FORMS: tuple[Literal["NFC", "NFD", "NFKC", "NFKD"], ...] = ("NFC", "NFD", "NFKC", "NFKD")
