@@ -137,8 +137,8 @@ def limit_body_blocking(response: StreamedResponse) -> None:
     """Do what `limit_body` does, for a synchronous client.
 
     On HTTP/1.1, a timer shuts down the socket at the time limit, which ends a blocked read. On HTTP/2 other
-    requests share the socket, and some transports have none. There, the time is checked only between two
-    chunks, so the call can exceed the limit by the client's read timeout.
+    requests share the socket, and some transports have no socket. In both cases, the time is checked only
+    between two chunks, so the call can exceed the limit by the client's read timeout.
     """
     if response.is_stream_consumed or response.is_closed:
         return
