@@ -120,7 +120,7 @@ class ProtectedResources:
         return token
 
     def accepted_audiences(self, path: str) -> set[object]:
-        """Return the resources whose tokens are valid at a path, None for tokens without a resource."""
+        """Return the resources whose tokens are valid at a path; None means tokens without a resource."""
         behaviour = self._state.behaviour
         audiences: set[object] = {self.resource_identifier(path)}
         if "root" in behaviour.resource_metadata_locations:
