@@ -1,4 +1,4 @@
-"""A time limit that reads data which arrived in time, even if its timer fires late."""
+"""A time limit: if its timer fires late, data that arrived in time is still read."""
 
 from __future__ import annotations
 

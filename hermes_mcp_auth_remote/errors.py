@@ -12,7 +12,7 @@
     |   |-- PkceNotSupported
     |   |-- RegistrationError
     |   |   `-- ClientIdRequired
-    |   |-- TokensRefused            the protected resource refuses new tokens too
+    |   |-- TokensRefused            the protected resource refuses tokens that were just issued
     |   `-- TokenError               RFC 6749 section 5.2, `.error` is the error code
     |       `-- DeviceAuthorizationError  no device code; pasting may still work
     |-- NetworkError                 the network failed; trying again may help
@@ -44,8 +44,8 @@ what to do next. No message or advice contains a token, a code, a verifier or a 
 
 This package writes message and advice itself, because a model may read them. A server's text (an
 `error_description`, the scope of a challenge, an unknown error code) is only in `.server_message`, which only
-screens for people show (`phrases.quote_server_message`). A message may contain a host name: it comes from a
-checked address.
+screens for people show (`phrases.quote_server_message`). A message may contain a host name, which comes from
+a checked address.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ class HostNotChecked(AddressRefused):
 
 
 class RedirectRefused(NetworkError):
-    """This process did not follow a redirect: of a POST, one too many, or to an unsafe URL."""
+    """This process did not follow a redirect of a POST, one redirect too many, or one to an unsafe URL."""
 
     code = "redirect_refused"
     advice = "Check the server's address; if it is right, the server's operator must fix the redirect."
@@ -417,7 +417,7 @@ class OutOfResources(StoreError):
 
 
 class StoreBusy(StoreError):
-    """Another process holds the lock. If it refreshes, ending it could lose the new refresh token."""
+    """Another process holds the lock. If you end a process that refreshes, the new token may be lost."""
 
     code = "store_busy"
     advice = (

@@ -16,8 +16,8 @@ effect:
        `--fail----> failed                           (the authorization server answered with an error)
 
 A login uses the code flow (the authorization server redirects the user's browser back to this process) or
-the device flow (the user enters a user code on another device, and this process polls until then). In the
-device flow, the poll that obtains the tokens claims the login.
+the device flow (the user enters a user code on another device, and this process polls until the user has
+decided). In the device flow, the poll that obtains the tokens claims the login.
 
 `apply_event` raises a LoginError with the reason for any transition that is not in the table. Stored
 credentials change only in the transition from exchanging to done.
@@ -231,8 +231,8 @@ def login_time(login: Login, now: float, boot_time: BootTime | None) -> float:
 def is_expired(login: Login, now: float) -> bool:
     """True if the login still waits and its time is over. `now` is the `login_time`.
 
-    A code login that began in the future is over too: the clock was set back, so its true age is unknown. The
-    authorization server itself limits a device login.
+    If the stored start of a code login lies in the future, the clock was set back. The age of the login is
+    then unknown, so it is over too. The authorization server itself limits a device login.
     """
     is_from_future = login.poll_state is None and login.started_at > now + MAX_CLOCK_ERROR_SECONDS
     return login.status == "waiting" and (now >= login.expires_at or is_from_future)

@@ -81,7 +81,7 @@ def connection_rows(connection: Connection) -> list[tuple[str, str]]:
 
 
 def describe_token_refusal(refusal: TokenRefusal) -> str:
-    """Say that the server refuses new tokens too, and what to do."""
+    """Say that the server refused tokens that were just refreshed, and what the user can do."""
     count = "a token" if refusal.refreshes == 1 else f"{refusal.refreshes} tokens in a row"
     return (
         f"The server refused {count} right after the refresh. Log in again; if that does not help, its "
@@ -90,7 +90,7 @@ def describe_token_refusal(refusal: TokenRefusal) -> str:
 
 
 def needed_scope_text(needed_scope: frozenset[str]) -> str:
-    """Say that the server demands more access than the login has; empty if it does not say which."""
+    """Say that the server demands more access. `needed_scope` is empty if the server named no scope."""
     demanded = display_scope(needed_scope) if needed_scope else "more than this login has"
     return f"the server demands {demanded}: log in again to ask for it"
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 
-# Refresh a token so many seconds before it expires: it must not expire while a request is in flight.
+# Refresh a token this many seconds before it expires: it must not expire while a request is in flight.
 REFRESH_MARGIN_SECONDS = 60.0
-# The margin of a short-lived token: this fraction of its lifetime, if that is less.
+# A short-lived token has a smaller margin: this fraction of its lifetime.
 REFRESH_MARGIN_FRACTION = 0.1
-# Send a token until this fraction of its margin remains: the request still needs time to arrive.
+# Stop sending a token this fraction of its refresh margin before it expires: a request needs time to arrive.
 SEND_MARGIN_FRACTION = 0.1
 
 

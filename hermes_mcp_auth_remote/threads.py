@@ -1,7 +1,7 @@
 """Run blocking calls in threads outside the event loop's default executor.
 
-`asyncio.run` joins the default executor before it returns, and all libraries in the process share it. A call
-that waits for a server there delays the end of the program and the work of other libraries.
+`asyncio.run` joins the default executor before it returns, and all libraries in the process share it. If a
+call in that executor waits for a server, it delays the end of the program and the work of other libraries.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ async def run_file_work(function: Callable[P, T], *args: P.args, **kwargs: P.kwa
 
 
 def submit_file_work(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-    """Start what `run_file_work` runs, and return its future, for a caller that must undo it if cancelled."""
+    """Start the work of `run_file_work` and return its future: a cancelled caller may have to undo it."""
     context = contextvars.copy_context()
 
     def call() -> T:
@@ -74,7 +74,9 @@ def submit_file_work(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 async def run_undoable_file_work(
     function: Callable[P, T], undo: Callable[[T], object], *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """Do what `run_file_work` does; if the caller is cancelled, pass the result that still comes to `undo`.
+    """Do what `run_file_work` does. If the caller is cancelled and `function` still succeeds, call `undo`.
+
+    `undo` gets the result of `function`.
 
     A thread cannot be interrupted, so the function may still succeed after its caller was cancelled.
     """
