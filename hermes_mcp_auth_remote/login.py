@@ -151,7 +151,7 @@ class Connection:
     refresh_failure: RefreshFailure | None = None
     # Set while the server refuses tokens that were just refreshed.
     token_refusal: TokenRefusal | None = None
-    # The scope that the server demanded since the login, None if it demanded none. Empty: it named no scope.
+    # The scope that the server demanded since the login. None: it made no demand. Empty: it named no scope.
     needed_scope: frozenset[str] | None = None
     # True if the session cannot be refreshed because the operator's scope leaves out `offline_access`.
     lacks_offline_access: bool = False

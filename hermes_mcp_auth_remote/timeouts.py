@@ -16,7 +16,7 @@ class TimeLimits:
 
     # For one response, redirects included. After a token request was sent, `exchange_seconds` applies.
     response_seconds: float = 20.0
-    # How long a caller waits for a token or a code exchange, which goes on after that.
+    # How long a caller waits for a token or a code exchange. The work goes on after this time.
     caller_seconds: float = 20.0
     # An exchange sends no request after this time, so that the last response has time to arrive.
     send_seconds: float = 45.0

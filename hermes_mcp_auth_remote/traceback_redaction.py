@@ -28,7 +28,7 @@ _MAX_CHAINED_ERRORS = 1000
 
 
 def hide_locals(error: BaseException, stop_at: BaseException | None = None) -> None:
-    """Replace the frames of an exception, its causes, contexts and group members by ones without variables.
+    """Replace all frames of an exception, its causes, contexts and members by frames without variables.
 
     Call it in the handler that caught the exception: the frames of the callers, which are added when it is
     raised again, stay. `stop_at` is an exception that the caller was already handling; it is not changed.

@@ -10,7 +10,7 @@ from typing import Literal, NoReturn
 
 @dataclass(frozen=True, slots=True)
 class BootTime:
-    """A time in seconds since the system started. Two of them are comparable if the boot id is the same."""
+    """A time in seconds since the system started. Two times are comparable if their boot id is the same."""
 
     boot_id: str
     seconds: float

@@ -275,7 +275,7 @@ def bearer_flow_blocking(
 
 
 def _warn_if_refused(response: AuthResponse, server_origin: UrlOrigin) -> None:
-    # Do not try again: a third token would be refused like the fresh one.
+    # Do not try again: the server would refuse a third token like the second one.
     if response.status_code == 401:
         _log.warning(
             "%s refuses a token that was refreshed just now; its operator must check the server.",

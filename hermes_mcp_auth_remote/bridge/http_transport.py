@@ -370,7 +370,7 @@ class StreamableHttp:
                 async with self._open_stream(parser.last_event_id) as response:
                     is_lost = response.status_code == 404 and self._session_id is not None
                     if not is_lost and not _may_become_stream(response):
-                        # The server offers no such stream (405).
+                        # The server offers no GET stream (405).
                         return
                     if response.status_code < 400:
                         pause_seconds = parser.retry_seconds or _STREAM_PAUSE_SECONDS

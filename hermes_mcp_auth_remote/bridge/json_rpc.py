@@ -24,7 +24,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SCALAR = rb'"[^"\\]{0,1024}"|-?[0-9][0-9.eE+-]{0,40}|null|true|false'
 _SMALL_MEMBER = re.compile(rb'\s*"([a-z]{1,16})"\s*:\s*(' + _SCALAR + rb")\s*,")
 _MEMBER_NAME = re.compile(rb'\s*"([a-z]{1,16})"\s*:')
-# The members after the large one, up to the end.
+# The members after the large member, up to the end.
 _LAST_MEMBERS = re.compile(rb'[\]}"](?:\s*,\s*"[a-z]{1,16}"\s*:\s*(?:' + _SCALAR + rb"))+\s*\}\s*$")
 _ID_MEMBER = re.compile(rb'"id"\s*:\s*(' + _SCALAR + rb")")
 

@@ -89,10 +89,10 @@ def stateless_version(message: Message) -> str | None:
 def request_headers(
     message: Message, negotiated_version: str | None, tool_headers: ToolHeaders
 ) -> dict[str, str]:
-    """Return the metadata headers of a message. `negotiated_version` is the result of `initialize`."""
+    """Return the metadata headers of a message. `negotiated_version` is from the result of `initialize`."""
     version = stateless_version(message)
     if version is None:
-        # Before 2025-06-18 there is no such header, and `initialize` is sent without one.
+        # Versions before 2025-06-18 have no version header, and `initialize` is always sent without it.
         is_initialize = message.method == "initialize"
         if negotiated_version is None or is_initialize or not _VERSION.fullmatch(negotiated_version):
             return {}

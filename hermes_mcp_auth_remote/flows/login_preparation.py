@@ -161,7 +161,9 @@ def prepare_login(  # noqa: PLR0913
 
 
 def should_use_dpop(server: Server, discovery: Discovery, challenge: Challenge) -> bool:
-    """True if tokens must be bound to a key (RFC 9449): the resource requires it and both servers can do it.
+    """True if tokens must be bound to a key (RFC 9449).
+
+    They must be if the resource requires DPoP and the authorization server supports it.
 
     The commands `token`, `header`, `run --env`, Hermes and the MCP SDK cannot use a bound token. So if a
     server accepts DPoP and Bearer, the client requests Bearer tokens. The resource requires DPoP if its

@@ -287,7 +287,7 @@ class HttpClient(AsyncExitStack):
         """Check a name that the proxy will resolve; raises AddressRefused or HostNotChecked.
 
         If this machine does not resolve the name in time, the proxy may connect to any address. Only the
-        operator can trust such a name; otherwise metadata could direct requests to internal hosts.
+        operator can trust such a name. A name from metadata could lead requests to internal hosts.
         """
         is_trusted = is_listed_host(host, self._trusted_hosts)
         lookup_seconds = (

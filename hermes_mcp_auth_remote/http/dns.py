@@ -26,7 +26,7 @@ MAX_THREADS_PER_SERVER = 4
 MAX_THREADS_PER_HOST = 2
 # If all servers together have this many threads, no server may start a second one.
 MAX_SHARED_THREADS = 64
-# Threads of all servers. Those above MAX_SHARED_THREADS are for servers that have none.
+# Threads of all servers together. Only a server without a thread gets one above MAX_SHARED_THREADS.
 MAX_THREADS = 256
 # A caller shares a lookup that is younger than this. If a lookup is older, the caller starts another one: a
 # lookup that hangs must not block a name after the network is back. glibc waits five seconds for each name
@@ -59,7 +59,7 @@ class ThreadedResolver:
         """Forget all lookups in a forked child, which does not have their threads."""
         self._lock = threading.Lock()
         self._running_lookups: dict[str, list[_Lookup]] = {}
-        # Lookups that wait for a thread, by server; the first server is the next to get one.
+        # Lookups that wait for a thread, by server. The first server gets the next free thread.
         self._queued_lookups: dict[str, list[_Lookup]] = {}
         self._thread_count = 0
 

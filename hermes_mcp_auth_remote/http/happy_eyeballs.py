@@ -63,8 +63,8 @@ connection_history = ConnectionHistory()
 def order_addresses(addresses: Iterable[Address], last_address: Address | None = None) -> list[Address]:
     """Return the addresses to try: the two families in turn (RFC 8305 section 4), at most MAX_ADDRESSES.
 
-    `last_address` comes first if it is one of the addresses. Otherwise the resolver's order decides which
-    family comes first; it also decides within each family.
+    `last_address` comes first if it is one of the addresses. If it is not, the resolver's order decides
+    which family comes first. This order also applies within each family.
     """
     ordered = sorted(dict.fromkeys(addresses), key=lambda address: address != last_address)
     first_family = [address for address in ordered if address.version == ordered[0].version]

@@ -102,7 +102,7 @@ def check_socks_package(package: str, requirement: str) -> None:
 def check_httpx_proxies(environ: Mapping[str, str]) -> None:
     """Raise ConfigError if httpx would fail to start because of a proxy in the environment.
 
-    httpx reads all of these variables at the start, also those that no request will use.
+    httpx reads all of these variables at the start, even those that no request will use.
     """
     for name in ("https_proxy", "all_proxy", "http_proxy"):
         text = _read_variable(name, environ)

@@ -1,4 +1,4 @@
-"""A network backend for httpcore that resolves a name once, checks its addresses and connects to those."""
+"""A network backend for httpcore that resolves a name once, checks its addresses and connects to them."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def _build_context(
         context.load_verify_locations(certifi.where())
     certificate, key = client_certificate
     if certificate:
-        # Pass a password; otherwise OpenSSL prompts for one on the terminal and blocks.
+        # Pass a password: without one, OpenSSL prompts on the terminal and blocks.
         context.load_cert_chain(certificate, key, password="")
     if not verify:
         context.check_hostname = False

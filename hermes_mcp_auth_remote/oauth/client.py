@@ -447,7 +447,7 @@ def alternative_auth_method(client: Client) -> str | None:
 
 def with_auth_method(client: Client, auth_method: str) -> Client:
     """Return the client to store, with the method that its server accepts."""
-    # Drop a secret that the server refuses. Otherwise the next request would try it again.
+    # Drop a secret that the server refuses, so that the next request does not try it again.
     secret = None if auth_method == "none" else client.client_secret
     return replace(client, auth_method=auth_method, client_secret=secret)
 

@@ -8,8 +8,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 # RFC 1035 section 2.3.4.
 MAX_HOST_NAME_CHARS = 253
 _HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
-# Resolvers (inet_aton) and browsers read a host as an IPv4 address if its last label is such a number: 127.1,
-# 0x7f000001, 2130706433 (WHATWG URL section 3.6, "ends in a number").
+# Resolvers (inet_aton) and browsers read a host as an IPv4 address if its last label is a decimal or
+# hexadecimal number: 127.1, 0x7f000001, 2130706433 (WHATWG URL section 3.6, "ends in a number").
 _IPV4_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 # RFC 6890: "this host on this network". Connections to 0.0.0.0 reach this machine.
 _UNSPECIFIED_IPV4 = IPv4Network("0.0.0.0/8")

@@ -13,7 +13,7 @@ from hermes_mcp_auth_remote.oauth.host_names import is_strict_host, unmap_ipv4
 # Not all browsers and proxies accept longer URLs.
 MAX_URL_CHARS = 8192
 # RFC 1035 section 2.3.4. urlsplit applies NFKC to a host, which turns some characters into 18, and IDNA takes
-# a millisecond per hundred characters. So refuse longer hosts before both.
+# a millisecond per hundred characters. So refuse longer hosts before both steps.
 MAX_HOST_CHARS = 253
 MAX_LABEL_CHARS = 63
 # Host, brackets, colon and port. The limit leaves room for user information, which has its own error message.
@@ -58,7 +58,7 @@ def safe_url(text: str, label: str) -> str:
 def endpoint_url(text: str, label: str, issuer: str) -> str:
     """Return the safe URL of an issuer's endpoint; raises UnsafeUrl.
 
-    Also raises UnsafeUrl if only the endpoint is on loopback. Otherwise a remote server could make the user's
+    Also raises UnsafeUrl if only the endpoint is on loopback: a remote server must not make the user's
     browser send requests to this machine.
     """
     url = safe_url(text, label)

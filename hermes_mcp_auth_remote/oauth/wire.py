@@ -123,7 +123,7 @@ def configured_headers(headers: Mapping[str, Secret]) -> Headers:
 def post_form(
     url: str, step: str, form: Form, headers: Headers = (), *, is_token_request: bool = False
 ) -> Request:
-    """Build a form POST that asks for JSON (otherwise GitHub sends a form: quirk 30)."""
+    """Build a form POST that asks for JSON: GitHub sends a form if it is not asked (quirk 30)."""
     fields = {name: value.reveal() if isinstance(value, Secret) else value for name, value in form.items()}
     base_headers = (("accept", "application/json"), ("content-type", FORM_MEDIA_TYPE))
     body = urlencode(fields).encode()

@@ -171,7 +171,7 @@ class LoginCompletion:
             )
 
     async def end_logins(self, key: CredentialKey) -> None:
-        """Cancel the waiting logins of a server and owner, and mark the exchanging ones failed."""
+        """Cancel the waiting logins of a server and owner, and mark exchanging logins failed."""
         error = LoginError("This login was ended by a logout.")
         for login in await run_file_work(self._deps.store.logins.list_open, key.owner):
             if login.key == key:

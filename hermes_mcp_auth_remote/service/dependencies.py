@@ -60,7 +60,7 @@ class Dependencies:
         return login_time(login, self.clock(), self.boot_time())
 
     def deadline_after(self, seconds: float) -> BootTime | None:
-        """Return the boot time after so many seconds, or None if the boot time is unknown."""
+        """Return the boot time after this number of seconds, or None if the boot time is unknown."""
         boot_time = self.boot_time()
         return None if boot_time is None else replace(boot_time, seconds=boot_time.seconds + seconds)
 

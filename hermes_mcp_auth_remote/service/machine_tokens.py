@@ -23,8 +23,8 @@ async def request_machine_tokens(
 
     This function reads small files and blocks, so call it only in a flight (`single_flight`).
 
-    `credentials` are the stored ones. If they name an issuer, only that issuer gets the configured secrets.
-    Raises ConfigError, a ServerError or NetworkError.
+    `credentials` are the stored credentials. If they name an issuer, only that issuer gets the configured
+    secrets. Raises ConfigError, a ServerError or NetworkError.
     """
     previous_login = PreviousLogin(
         credentials.client,

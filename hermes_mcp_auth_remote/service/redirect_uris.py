@@ -16,7 +16,7 @@ _REDIRECT_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def redirect_uri_for(server: Server, client: Client | None, entropy: Entropy) -> str:
-    """Return the redirect URI to use for a login; `client` is the stored one.
+    """Return the redirect URI to use for a login; `client` is the stored client.
 
     Some authorization servers accept only the registered port (quirk 18), so a registered port is reused. If
     no process listens on it, the browser ends on an error page, and the user pastes its URL.
@@ -42,7 +42,7 @@ def _is_own_redirect_uri(uri: str, redirect_host: str) -> bool:
 
 
 def new_redirect_uri(server: Server, entropy: Entropy) -> str:
-    """Return a loopback redirect URI on the configured port, or else on a random one.
+    """Return a loopback redirect URI on the configured port, or else on a random port.
 
     A client that the operator registered by hand has one redirect URI, so its port is always the same.
     """

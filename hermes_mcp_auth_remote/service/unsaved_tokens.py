@@ -39,7 +39,7 @@ class _UnsavedCredentials:
 
 
 class BufferedCredentialStore:
-    """The credentials of one server and owner: those on the disk, or newer ones not written yet."""
+    """The credentials of one server and owner: those on the disk, or newer ones that are not written yet."""
 
     __slots__ = (
         "_has_warned_unwritable",

@@ -44,8 +44,8 @@ class Credentials:
     """Everything that is stored for one server and owner; every part may be missing.
 
     `binding` is None if Hermes wrote the tokens, or if another program has stored a later login with another
-    client or issuer. Otherwise the other parts agree with the binding. `proof_key` is the private JWK that
-    DPoP tokens are bound to (RFC 9449).
+    client or issuer. If there is a binding, the other parts agree with it. `proof_key` is the private JWK
+    that DPoP tokens are bound to (RFC 9449).
     """
 
     tokens: Tokens | None = None

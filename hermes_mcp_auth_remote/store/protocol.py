@@ -33,7 +33,8 @@ class _Marker(Enum):
     ANY = "any"
 
 
-# The result of a glance if the store cannot tell without waiting, or if a later change could look the same.
+# The result of a glance if the store cannot tell without waiting, or if a later change could give the same
+# version.
 UNKNOWN: Final = _Marker.UNKNOWN
 Unknown: TypeAlias = Literal[_Marker.UNKNOWN]
 # As the expected version of a write: replace any stored value. As a filter: match everything.
@@ -142,7 +143,7 @@ class KeyChanges(Protocol):
 class CredentialStore(Protocol):
     """The credentials of each server and owner.
 
-    A caller that reads, refreshes and writes holds the lease of the key meanwhile. It must also pass
+    A caller that reads, refreshes and writes holds the lease of the key all this time. It must also pass
     `expect`, because Hermes Agent 0.19 takes no lease.
     """
 
@@ -292,7 +293,7 @@ class LoginStore(Protocol):
         ...
 
     def list_all(self) -> list[Login]:
-        """Return every login in the order of their start; skips those that cannot be read."""
+        """Return all logins in the order of their start; skips logins that cannot be read."""
         ...
 
     def list_open(self, owner: Owner | AnyValue = ANY, platform: str | AnyValue = ANY) -> list[Login]:
@@ -306,11 +307,12 @@ class LoginStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One message to one user about one session; `message` is its id, empty until the platform returns one.
+    """One message to one user about one session.
 
-    `is_over` is True if the session had ended, False if it was about to end. `of_tokens` is a time that
-    identifies the tokens of that session, or None if it is unknown. `at` is when a process started to write
-    the message. Both times are in epoch seconds.
+    `message` is the message's id, and empty until the platform returns an id. `is_over` is True if the
+    session had ended, False if it was about to end. `of_tokens` is a time that identifies the tokens of that
+    session, or None if it is unknown. `at` is when a process started to write the message. Both times are in
+    epoch seconds.
     """
 
     platform: str

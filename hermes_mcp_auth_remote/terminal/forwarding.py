@@ -14,8 +14,8 @@ _SSH_PORT = "22"
 def ssh_forward_command(environ: Mapping[str, str], redirect_uri: str) -> str:
     """Return the `ssh -N -L` command to run on the user's computer, for a loopback redirect URI.
 
-    The host is the address that the user's computer connected to (SSH_CONNECTION), otherwise the name of this
-    machine.
+    The host is the address that the user's computer connected to (SSH_CONNECTION). If that address is
+    unknown, it is the name of this machine.
     """
     redirect = urlsplit(redirect_uri)
     name = redirect.hostname or "127.0.0.1"

@@ -200,7 +200,7 @@ class Keyboard:
     """A terminal's keyboard: `async with Keyboard.open() as keyboard`. POSIX only.
 
     Inside the block the terminal shows only the number of typed characters. Ctrl-C, Ctrl-Z and the editing
-    keys (backspace, Ctrl-U, Ctrl-D for the end) work, also if the terminal sends them as control sequences. A
+    keys (backspace, Ctrl-U, Ctrl-D for the end) work, even if the terminal sends them as control sequences. A
     line break inside a paste does not end the text.
     On exit, on SIGTERM and SIGQUIT, and before a suspension, the terminal gets its original mode back.
     """

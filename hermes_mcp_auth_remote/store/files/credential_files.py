@@ -326,7 +326,7 @@ class FileStore:
         return self._has_folders(key) and os.path.lexists(self._path(key, CIMD_DISABLED))
 
     def delete(self, key: CredentialKey) -> bool:
-        """Remove every file except the lock; True if there was one. Raises StoreUnwritable, StoreUnsafe."""
+        """Remove every file except the lock; True if a file existed. Raises StoreUnwritable, StoreUnsafe."""
         if not self._has_folders(key):
             return False
         self._refuse_other_server(key)

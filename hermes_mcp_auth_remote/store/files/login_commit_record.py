@@ -35,8 +35,8 @@ class FileChange:
     """One file: its name, its new content (None: remove the file), and the file that it replaces.
 
     `staged` is the temporary name of the new file; `wrote` is its inode, size and mtime_ns. `replaces` is the
-    identity of the old file, or None if there was none. `old` is the content of the old file; it is None also
-    if that file was unreadable. If `in_place` is true, the old file is overwritten.
+    identity of the old file, or None if there was none. `old` is the content of the old file; it is also
+    None if that file was unreadable. If `in_place` is true, the old file is overwritten.
     """
 
     name: str
@@ -119,7 +119,7 @@ def remove_or_blank(path: StrPath) -> bool:
 
 
 def is_blank(path: StrPath) -> bool:
-    """True if a file is blank, which means missing; False also if it cannot be read."""
+    """True if a file is blank, which means that it is missing; False if it cannot be read."""
     try:
         # Compare the size first: reading each file would cost more.
         return os.lstat(path).st_size == len(BLANK) and read_private(path) == BLANK

@@ -255,7 +255,7 @@ def ensure_private_directory(path: StrPath) -> None:
 
 
 def _make_directories(path: str) -> None:
-    """Create a directory and its missing parents with mode 0700, also if the umask is 0."""
+    """Create a directory and its missing parents with mode 0700, even if the umask is 0."""
     # Not `os.makedirs`: it creates the parents with the mode that the umask leaves.
     parent = os.path.dirname(path.rstrip(os.sep))
     if parent and not os.path.lexists(parent):
