@@ -71,7 +71,7 @@ def session_status(connection: Connection, now: float, *, uses_machine_grant: bo
 def next_change_at(connection: Connection, now: float) -> float | None:
     """Return the time (epoch seconds) at which the status may change, None if time alone never changes it."""
     ends = [end for end in (connection.expires_at, connection.refresh_expires_at) if end is not None]
-    # A warning begins just after, not at, the warning time before the end.
+    # At the warning time itself there is no warning yet: it begins just after this time.
     warnings = [
         math.nextafter(end - seconds, math.inf)
         for end in ends

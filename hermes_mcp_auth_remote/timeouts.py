@@ -43,5 +43,5 @@ FINAL_POLLS = 10
 FINAL_POLL_SECONDS = 0.02
 # For writing files after the last response of an exchange.
 STORE_SECONDS = 5.0
-# An ending process prints what it waits for if that takes longer than this.
+# An ending process prints what it waits for if the wait takes longer than this.
 EXIT_NOTICE_DELAY_SECONDS = 0.5

@@ -1,4 +1,4 @@
-"""Send a request with a token; after a 401 or 403, try once with another (RFC 6750 §2.1, §3, RFC 9449).
+"""Send a request with a token; after a 401 or 403, try once with another token. RFC 6750 §2.1, §3, RFC 9449.
 
 The flow serves httpx and httpx2: it uses requests and responses only through two Protocols.
 """
@@ -170,7 +170,7 @@ def _bearer_steps(
         header, response = first_attempt
     if not _is_token_refusal(response, server_origin):
         return
-    # An unread body holds its connection: a pool of one would block while the flow waits for a user.
+    # An unread body holds its connection: a pool with one connection would block while a user logs in.
     yield _limit_body(response)
     status, challenges = response.status_code, response.headers.get_list("www-authenticate")
     new_header = yield PendingCall(

@@ -36,7 +36,7 @@ class LibraryAuth:
 
     @staticmethod
     def _parse_url(url: str) -> Url:
-        """Parse a URL as the library does, so that it compares with the URLs of requests."""
+        """Parse a URL as the library does, so that it can be compared with the URLs of requests."""
         raise NotImplementedError
 
     @with_hidden_locals

@@ -202,7 +202,7 @@ class StreamableHttp:
     async def _read_refusal(
         self, message: Message, response: httpx2.Response, deliver: Deliver, *, may_be_lost: bool
     ) -> None:
-        """Handle a status from 400: pass on a JSON-RPC error of the server, else raise."""
+        """Handle a status of 400 or higher: pass on a JSON-RPC error of the server, else raise."""
         status, body = response.status_code, bytearray()
         # A body that breaks or never ends is no JSON-RPC error: only the status counts then.
         with contextlib.suppress(TimeoutError, httpx2.HTTPError):

@@ -20,7 +20,7 @@ SERVER_ERROR = -32000
 URL_ELICITATION_REQUIRED = -32042
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# A member with a short scalar value, and its comma. Strings have no escapes: ids with them are not read.
+# A member with a short scalar value, and its comma. An id with escapes is not read.
 _SCALAR = rb'"[^"\\]{0,1024}"|-?[0-9][0-9.eE+-]{0,40}|null|true|false'
 _SMALL_MEMBER = re.compile(rb'\s*"([a-z]{1,16})"\s*:\s*(' + _SCALAR + rb")\s*,")
 _MEMBER_NAME = re.compile(rb'\s*"([a-z]{1,16})"\s*:')

@@ -118,7 +118,7 @@ class Relay:
             await asyncio.wait({reader, self._writer.broken}, return_when=asyncio.FIRST_COMPLETED)
             requests = {task for task, _ in self._requests.values()}
             if reader.done() and requests:
-                # The input was a file or a pipe, or the client ends.
+                # Requests are still open: the input was a file or a pipe, or the client ends.
                 await asyncio.wait({self._writer.broken, *requests}, timeout=LAST_REQUESTS_SECONDS)
         finally:
             for task in (reader, *self._tasks):

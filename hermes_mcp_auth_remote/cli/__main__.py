@@ -10,7 +10,7 @@ from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.hermes_home import hermes_home
 from hermes_mcp_auth_remote.store.files.fast_token import read_valid_token
 
-# The exit code that a shell reports for a process that SIGPIPE ended.
+# If SIGPIPE ends a process, a shell reports this exit code.
 BROKEN_PIPE_EXIT_CODE = 141
 
 

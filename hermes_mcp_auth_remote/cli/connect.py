@@ -1,4 +1,4 @@
-"""`connect`: a stdio MCP server for any client, which passes messages to a remote server with its token."""
+"""`connect`: a stdio MCP server for any client. It passes messages to a remote server with a token."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from hermes_mcp_auth_remote.terminal.text import clock_time
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Flow, Origin, Owner, Server
 
-# A running bot checks for new logins more often than this. A busy bot may need longer.
+# Warn after this time. A running bot checks for new logins more often, but a busy bot may need longer.
 UNSHOWN_WARNING_SECONDS = 3.0
 POLL_SECONDS = 0.2
 

@@ -160,7 +160,7 @@ def _make_bot(
 
 
 def _option(options: argparse.Namespace, name: str) -> str | None:
-    """Return the value of an option of one platform. A flag has a value that is not empty if it is set."""
+    """Return the value of a platform's option. A flag is set if this value is not empty."""
     value: str | None = getattr(options, name.replace("-", "_"))
     return value
 

@@ -1,4 +1,4 @@
-"""The names of servers: find one in any Unicode normal form, and refuse one that no file name can hold."""
+"""Find a server's name in any Unicode normal form, and refuse a name that is too long for a file name."""
 
 from __future__ import annotations
 

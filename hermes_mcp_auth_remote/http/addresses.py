@@ -33,7 +33,8 @@ _CLOUD_METADATA = frozenset(
 )
 # The IPv6 range that IANA allocates from. The rest is local, reserved or contains IPv4 addresses.
 _PUBLIC_IPV6 = ip_network("2000::/3")
-# RFC 6890 and RFC 9637: protocol assignments and documentation. Some supported Python versions miss them.
+# RFC 6890 and RFC 9637: protocol assignments and documentation. Some supported Python versions do not know
+# them.
 _RESERVED = tuple(ip_network(n) for n in ("192.0.0.0/24", "3fff::/20"))
 _NAT64 = ip_network("64:ff9b::/96")
 # Fake-IP DNS (Clash, Surge, sing-box) answers with addresses of RFC 2544, which no host on the internet has.

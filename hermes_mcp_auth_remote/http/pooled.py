@@ -16,7 +16,7 @@ from hermes_mcp_auth_remote.values import Server
 
 T = TypeVar("T")
 
-# After this time, names are looked up and certificates and proxies are read again.
+# After this time, names are looked up again, and certificates and proxies are read again.
 CLIENT_LIFETIME_SECONDS = 60.0
 
 

@@ -9,7 +9,7 @@ from itertools import islice
 
 from hermes_mcp_auth_remote.oauth.wire import parse_scope
 
-# The length of all header lines together. A longer header is an attack. The limit also bounds the scanner.
+# The length of all header lines together. A longer header is an attack. The limit also bounds the scan.
 MAX_HEADER_CHARS = 16_384
 # Words, parameters and separators in all header lines together; a real challenge has about twelve.
 MAX_TOKENS = 1000

@@ -260,7 +260,7 @@ def client_from_document(document: Document) -> Client:
     if auth_method == "none" and secret:
         auth_method = "client_secret_post"
     elif auth_method in _SECRET_METHODS and not secret:
-        # RFC 7591 section 2 makes Basic the default, and some servers send that default with a public client
+        # RFC 7591 section 2 makes Basic the default, and some servers send that default for a public client
         # (quirk 50).
         auth_method = "none"
     return Client(

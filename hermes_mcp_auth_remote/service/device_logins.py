@@ -167,7 +167,8 @@ class DevicePoller:
             is_free = current.polled_by in free_pollers
             return replace(current, polled_by=self._poller_id) if is_free else current
 
-        # One at a time: a thousand concurrent calls would only wait for each other at the store's lock.
+        # Take over one login at a time: a thousand concurrent calls would only wait for each other at the
+        # store's lock.
         with self._take_over_lock:
             if self._poller_lease is None:
                 self._poller_lease = store.try_lease(Poller(self._poller_id))

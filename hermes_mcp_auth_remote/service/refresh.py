@@ -558,7 +558,7 @@ class TokenSource:
         error: AuthorizationRequired,
         unknown_client: Client | None,
     ) -> CachedToken:
-        """Record that the session is over, unless a newer one is stored; forget `unknown_client`.
+        """Record that the session is over, unless a newer session is stored; forget `unknown_client`.
 
         While the access token is valid, use it and record nothing: one more refresh follows at its expiry.
         """
@@ -581,7 +581,7 @@ class TokenSource:
         raise error
 
     def _recent_error(self, now: float) -> McpAuthError | None:
-        """Return the error of the last few seconds, or None; ignores it if the clock was set back since."""
+        """Return the last error if it is only seconds old and the clock was not set back since, else None."""
         recent_until, error = self._last_error or (-math.inf, None)
         is_recent = error is not None and now < recent_until <= now + RETRY_SECONDS + 1
         return error.with_traceback(None) if error is not None and is_recent else None

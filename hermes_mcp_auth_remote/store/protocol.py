@@ -97,7 +97,7 @@ class Lease(Protocol):
 
     @property
     def request_sent_at(self) -> float | None:
-        """When an earlier holder sent a token request and ended without a result; None if none did.
+        """When an earlier holder sent a token request and ended without a result; else None.
 
         The refresh token may be used up then. A file store does not record it.
         """

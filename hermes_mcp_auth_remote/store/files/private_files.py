@@ -123,7 +123,8 @@ def stage_private(path: StrPath, data: bytes) -> tuple[str, os.stat_result]:
 
 
 def _temporary_path(folder: str, name: str) -> str:
-    # One leading dot, also for a hidden name: `remove_temporary_files` expects the stem after one dot.
+    # Use exactly one leading dot, even for a hidden name: `remove_temporary_files` expects the stem after one
+    # dot.
     name = name.removeprefix(".")
     return os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(6).hex()}{TEMPORARY_SUFFIX}")
 
