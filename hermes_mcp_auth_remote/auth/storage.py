@@ -1,4 +1,4 @@
-"""A TokenStorage for the MCP SDK 1.x and 2.x that uses the store of this package and Hermes.
+"""A TokenStorage for the MCP SDK 1.x and 2.x that uses the store that this package and Hermes share.
 
 The SDK reads a storage only once, at its start, and refreshes without a lock. This storage gives the SDK a
 fresh token at the start, and stores the tokens of the SDK's logins. To replace the SDK's refresh as well, use

@@ -1,4 +1,4 @@
-"""Parse server-sent events (WHATWG HTML, section 9.2.6) from chunks of any size. No I/O but the buffers."""
+"""Parse server-sent events (WHATWG HTML, section 9.2.6) from chunks of any size. Only the buffers do I/O."""
 
 from __future__ import annotations
 

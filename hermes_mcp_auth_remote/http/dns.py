@@ -152,7 +152,7 @@ class ThreadedResolver:
             set_result_threadsafe(waiter, outcome)
 
     def _remove_waiter(self, lookup: _Lookup, waiter: asyncio.Future[_Outcome]) -> None:
-        """Remove a caller, and its lookup if that is still queued and has no other caller."""
+        """Remove a caller. If its lookup is still queued and has no other caller, remove the lookup too."""
         with self._lock:
             if waiter in lookup.waiters:
                 lookup.waiters.remove(waiter)

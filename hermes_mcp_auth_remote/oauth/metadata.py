@@ -350,7 +350,7 @@ def discover_authorization_server(
 
 
 def is_html_page(response: Response) -> bool:
-    """True if a response is an HTML page and not a JSON object: a single-page app serves it for any path.
+    """True if a response is an HTML page and not a JSON object: a single-page app sends a page for any path.
 
     Such a page means that the document is absent (quirk 54). Some servers send JSON as text/html.
     """

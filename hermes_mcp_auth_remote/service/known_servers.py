@@ -17,7 +17,7 @@ class KnownServers:
         self._servers[server.name] = server
 
     def server_of(self, login: Login) -> Server:
-        """Return the server of a login; without its options if this process does not know that URL."""
+        """Return the server of a login. If this process does not know its URL, the result has no options."""
         server = self._servers.get(login.key.server_name)
         if server is None or server.url != login.server_url:
             return Server(login.key.server_name, login.server_url)

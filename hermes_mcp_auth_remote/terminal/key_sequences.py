@@ -20,7 +20,7 @@ _MAX_SEQUENCE_CHARS = 32
 # texts: a slow connection delivers a long paste in parts.
 PASTE_PAUSE_SECONDS, TYPING_PAUSE_SECONDS = 0.5, 0.05
 _MAX_TYPED_CHARS = 20
-# A paste whose end mark was lost ends with an Enter key that comes alone after this time.
+# If the end mark of a paste was lost, an Enter key that comes alone after this time ends the paste.
 LOST_MARK_SECONDS = 1.0
 
 # Ctrl and a key, as kitty (CSI u) and xterm (modifyOtherKeys) send it. The modifier is 1 + a bit mask:
