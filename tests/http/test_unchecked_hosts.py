@@ -127,8 +127,8 @@ def test_an_unresolvable_host_is_not_requested_from_a_proxy(
         )
     assert attempt.proxy_targets == []
     assert str(caught.value) == (
-        f"The addresses of {host} cannot be checked: this machine does not resolve its name, and the proxy "
-        "would."
+        f"The addresses of {host} cannot be checked: this machine does not resolve its name. Only the "
+        "proxy would resolve it."
     )
     assert caught.value.advice == (
         f"If you trust that host, add {host} to `oauth.allow_hosts` of this server in config.yaml."
