@@ -12,8 +12,9 @@ from typing import Literal
 
 from hermes_mcp_auth_remote.login import Connection
 
-# Warn this long before the user must log in again. A session is a login that can refresh, or could. A lone
-# access token is a login that never could. `status`, the chats and the reminders all use these constants.
+# Warn this long before the user must log in again. A session is a login whose tokens can be
+# refreshed, or could be refreshed earlier. A lone access token could never be refreshed. `status`, the chats
+# and the reminders all use these constants.
 SESSION_WARNING_SECONDS = 3 * 86_400
 TOKEN_WARNING_SECONDS = 3_600
 

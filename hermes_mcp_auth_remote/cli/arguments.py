@@ -109,7 +109,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 def _wrap_paragraph(text: str, width: int) -> str:
-    # Indented lines are examples and tables. The terminal breaks them, so that a copied command is whole.
+    # Do not wrap indented lines (examples, tables): if the terminal breaks a line, a copied command is whole.
     if "\n  " in text:
         return text
     # Import late: most commands print no help.
@@ -119,7 +119,7 @@ def _wrap_paragraph(text: str, width: int) -> str:
 
 
 def _help_columns() -> int:
-    """Return the width of the terminal, 80 at most and without a terminal."""
+    """Return the width of the terminal, at most 80; 80 if there is no terminal."""
     try:
         columns = os.get_terminal_size(sys.stdout.fileno()).columns
     except (AttributeError, OSError, ValueError):  # AttributeError: a closed standard stream is None

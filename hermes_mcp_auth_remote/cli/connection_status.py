@@ -76,7 +76,7 @@ class ConnectionStatus:
         return NOT_CONNECTED if session is None else session.state
 
     def mark(self, now: float) -> str:
-        """Return the mark of a server that works, or of one that does not."""
+        """Return the mark that shows whether the server works."""
         return CHECK_MARK if self.state(now) == "connected" else CROSS_MARK
 
     def action(self, now: float) -> UserAction:
@@ -232,7 +232,7 @@ def _server_message_rows(server_message: str) -> list[tuple[str, str]]:
 
 
 def _refresh_failure_rows(failure: RefreshFailure, now: float, *, has_retry: bool) -> list[tuple[str, str]]:
-    """Describe the last refresh failure. `has_retry`: also when the next refresh is due."""
+    """Describe the last refresh failure. If `has_retry`, also say when the next refresh is due."""
     count = "once" if failure.failures == 1 else f"{failure.failures} times"
     summary = f"failed {count} since {clock_time(failure.first_at, now)}: {failure.message}"
     rows = [("Refresh", summary), *_server_message_rows(failure.server_message)]

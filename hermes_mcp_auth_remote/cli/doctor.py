@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _examine_all(options: argparse.Namespace) -> int:
-    """Examine all servers. Return the highest exit code. Raises ConfigError after all the others."""
+    """Examine all servers. Return the highest exit code. Raises ConfigError at the end."""
     configuration, config_error = current_configuration(), None
     try:
         configured_names = configuration.server_names()

@@ -63,7 +63,7 @@ class Examination:
     findings: Findings = field(default_factory=Findings)
     errors: list[McpAuthError] = field(default_factory=list[McpAuthError])
     connection: Connection | None = None
-    # True if the last login ended without a response: the next one registers another client.
+    # True if the last login ended without a response: the next login registers another client.
     was_unanswered: bool = False
 
     @property

@@ -33,7 +33,7 @@ EXIT_CODES: Mapping[type[McpAuthError], int] = {
     StoreError: 8,
 }
 LOGIN_NEEDED_EXIT_CODE = EXIT_CODES[AuthorizationRequired]
-# A change of the meaning or the absence of a member raises this number; a new event or member does not.
+# Raise this number if a member gets another meaning or disappears, but not for a new event or member.
 JSON_VERSION = 1
 # If a signal ends a process, a shell reports this number plus the signal number as the exit code.
 SIGNAL_EXIT_CODE_BASE = 128
@@ -128,7 +128,7 @@ def print_json(event: Mapping[str, object]) -> None:
 
 
 def error_members(error: McpAuthError | None) -> dict[str, str | None]:
-    """Return the members of an event that describe an error, each None without an error."""
+    """Return the members of an event that describe an error. Without an error, each member is None."""
     if error is None:
         return {"error": None, "message": None, "advice": None}
     return {"error": error.code, "message": str(error), "advice": error.advice}

@@ -270,7 +270,7 @@ def clock_time(epoch_seconds: float, now: float) -> str:
 
 
 class Command(str):
-    """A command for the user. `table` does not wrap it: the terminal does, so that a copied one is whole."""
+    """A command for the user. `table` does not wrap it, so that a copied command is whole."""
 
     __slots__ = ()
 
