@@ -52,7 +52,7 @@ def mask_secrets(text: str) -> str:
 
 
 class SecretFilter(logging.Filter):
-    """Mask the secrets in each record and let it pass."""
+    """Mask the secrets in each record, and let the record pass."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the record if it contains a secret; always return True."""
@@ -108,7 +108,7 @@ _VOICE_LINE_FILTER = VoiceLineFilter()
 def redact_logs(*logger_names: str) -> None:
     """Filter the loggers of python-telegram-bot, httpx and this package, and those in `logger_names`.
 
-    A logger that has the filter already stays as it is.
+    If a logger already has the filter, nothing changes.
     """
     prefixes = ("telegram.", "gateway_hooks.")
     existing = [name for name in logging.root.manager.loggerDict if name.startswith(prefixes)]

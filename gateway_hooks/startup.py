@@ -11,8 +11,9 @@ from contextlib import contextmanager
 def pause_garbage_collection() -> Generator[None]:
     """Disable garbage collection in the block, then exclude all existing objects from later collections.
 
-    Only the program that owns the process may call this. A full collection over the libraries' objects takes
-    up to 0.1 seconds. Without this block, several run during startup, and later ones delay replies to users.
+    Only the program that owns the process may call this function. A full collection over the libraries'
+    objects takes up to 0.1 seconds. Without this function, several collections run during startup, and later
+    ones delay replies to users.
     """
     was_on = gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""Decide if a message is only a part of an answer, or the address of a wrong page. Pure functions.
+"""Decide if a message is only one part of an answer, or is the address of a wrong page. Pure functions.
 
 `oauth.paste` repairs an answer, and refuses it if the end of its code is in doubt.
 """
@@ -21,7 +21,7 @@ _STATE_PARAMETER = re.compile(_PARAMETER.format(names="state"), re.IGNORECASE)
 
 
 def is_full_message(text: str) -> bool:
-    """Return True if the text fills one or more messages completely, so that it may be cut off."""
+    """Return True if the text fills one or more messages completely: its end may then be missing."""
     units = len(text.encode("utf-16-le", "surrogatepass")) // 2
     return units > 0 and units % MAX_MESSAGE_UNITS == 0
 
@@ -41,13 +41,13 @@ def may_have_another_part(text: str, request: AuthorizationRequest) -> bool:
 
 
 def is_continuation(text: str) -> bool:
-    """Return True if a message can be the rest of an address: one word that starts no new address."""
+    """Return True if a message can be the rest of an address: it is one word and starts no new address."""
     clean = text.strip()
     return bool(re.fullmatch(r"[!-~]+", clean)) and not re.match(r"(?i)https?:|/\w+$", clean)
 
 
 def is_address_at_provider(text: str, request: AuthorizationRequest) -> bool:
-    """Return True if the whole text is one address at the host of this login's page, without a code."""
+    """Return True if the text is only an address without a code, at the host of this login's page."""
     clean = clean_text(text).strip("<>")
     if not re.fullmatch(r"(?i)https?://\S+", clean):
         return False
@@ -61,7 +61,7 @@ def is_address_at_provider(text: str, request: AuthorizationRequest) -> bool:
 
 
 def refuse_wrong_address(text: str, request: AuthorizationRequest) -> None:
-    """Raise the PasteRefused that says why this text does not complete the login."""
+    """Raise PasteRefused, with the reason why this text does not complete the login."""
     read_authorization_response(text, request)
 
 

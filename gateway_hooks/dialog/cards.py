@@ -24,13 +24,13 @@ _TIME_MARK = re.compile(rf"{_TIME_DELIMITER}(-?\d+):(\w){_TIME_DELIMITER}")
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """A button. The platform sends `action` back to the bot; `copy` goes to the user's clipboard."""
+    """A button. A press sends `action` to the bot, or copies `copy` to the user's clipboard."""
 
     label: str
     action: str = ""
     copy: str = field(default="", repr=False)
     tone: Literal["plain", "good", "bad"] = "plain"
-    # Opens a form for the answer if the platform has forms; `action` then names the login.
+    # If the platform has forms, the button opens a form for the answer to the login that `action` names.
     opens_form: bool = False
 
 
@@ -38,7 +38,7 @@ class Button:
 class Row:
     """A labelled value. `is_quoted`: a third party wrote it, or the user compares it letter by letter.
 
-    `lead` is a text of this package before the value.
+    `lead` is text that this package puts before the value.
     """
 
     label: str
@@ -49,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A URL that only this user may see, and the label of its button."""
+    """A URL that only this user may see, and the label of the button that opens it."""
 
     label: str
     url: str = field(repr=False)
@@ -59,7 +59,7 @@ class Link:
 class Card:
     """One message. `code` is a code that the user copies and enters on another page.
 
-    `intro`, `rows`, `steps`, `code` and `after_code` take lines of their own; blank lines separate
+    `intro`, `rows`, `steps`, `code` and `after_code` are on separate lines; blank lines separate
     `paragraphs`.
     """
 
@@ -78,7 +78,7 @@ class Card:
 def spans(card: Card, *, with_link: bool) -> Iterator[tuple[str, Style]]:
     """Yield the card's text with its styles. Set `with_link` if no button opens the URL."""
     yield card.title, "bold"
-    # A card with an introduction is compact: its parts stand on lines of their own, without blank lines.
+    # A card with an introduction is compact: its parts are on separate lines, without blank lines.
     line_break, gap = "\n", "\n" if card.intro else "\n\n"
     if card.intro:
         yield f"\n{card.intro}", "plain"
@@ -116,7 +116,7 @@ def time_mark(timestamp: float, style: Literal["t", "f", "R"]) -> str:
 
 
 def replace_time_marks(text: str, replacement: str) -> str:
-    r"""Replace each time mark by `replacement`, in which \1 is the time (epoch seconds) and \2 the style."""
+    r"""Replace each time mark by `replacement`; its \1 is the time (epoch seconds), its \2 is the style."""
     return _TIME_MARK.sub(replacement, text)
 
 

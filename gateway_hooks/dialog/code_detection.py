@@ -18,7 +18,7 @@ from hermes_mcp_auth_remote.oauth.redirect import matches_state
 
 # Telegram updates, Discord events and Hermes messages are far smaller.
 MAX_SEARCHED_CHARS = 500_000
-# Separates texts that are searched together: no URL continues across it.
+# Separates texts that are searched together: no URL continues across this separator.
 SEPARATOR = "\n<>\n"
 # A URL can be a query parameter of a second URL, which can be a query parameter of a third.
 MAX_PERCENT_DECODINGS = 2
@@ -37,12 +37,12 @@ _JSON_ESCAPE = re.compile(r"\\u00([2-7][0-9a-fA-F])")
 _HTML_REFERENCE = re.compile(r"&#(?:0{0,4}(\d{2,3})|[xX]0{0,4}([2-7][0-9a-fA-F]));?")
 # Placeholders in programs and manuals: {code}, ${CODE}, $CODE, %s, [code], :code.
 PLACEHOLDER = r"(?:\$?\{[^&#?]{0,64}\}|\[[^&#?\]]{0,64}\]|[$:][a-z_]{1,32}|%[sd])(?![\w%.~-])"
-# RFC 6749 section 4.1.2. A value without a letter or digit is a placeholder ("code=...").
+# RFC 6749 section 4.1.2. If a value has no letter and no digit, it is a placeholder ("code=...").
 _PARAMETER_VALUE = rf"(?==(?!{PLACEHOLDER})[^&#?]{{0,64}}?\w)"
 _CODE_PARAMETER = re.compile(rf"(?i)(?<=[?&#])(?:code|error){_PARAMETER_VALUE}")
 _STATE_PARAMETER = re.compile(rf"(?i)(?<=[?&#])state{_PARAMETER_VALUE}")
 _QUERY_START = re.compile(r"[?#]")
-# The start of another URL. A URL that is a parameter value does not end the URL around it.
+# The start of another URL. A URL that is the value of a parameter does not end the URL that contains it.
 _NEXT_URL = re.compile(r"(?i)(?<!=)https?://")
 # The slashes after a scheme, which a phone may have damaged. Other slashes belong to a path.
 _SCHEME_SLASHES = re.compile(r"(?i)(?:^|https?:)/{1,3}$")
@@ -74,7 +74,7 @@ def collect_redirect_locations(
 
 
 def may_contain_code(text: str) -> bool:
-    """Return True if a text could contain a code or a state. Cheap: does not need the logins."""
+    """Return True if a text could contain a code or a state. This check is fast and needs no logins."""
     compact_text = "".join(_undo_formatting(text).lower().split())
     return (
         any(marker in compact_text for marker in ("code", "error", "%"))
@@ -88,9 +88,9 @@ def contains_response_parameters(text: str, *, needs_state: bool = True) -> bool
 
 
 def contains_redirect(text: str, locations: RedirectLocations = RedirectLocations()) -> bool:
-    """Return True if a text contains a redirect URL: on loopback, or one of `locations`.
+    """Return True if a text contains a redirect URL: one on loopback, or one of `locations`.
 
-    The URL must have `code` (or `error`) and `state`. `state` may be absent if a login waits for that URL.
+    The URL must have `code` (or `error`) and `state`. If a login waits for the URL, `state` may be absent.
     """
     return any(
         (url.has_state and (url.is_on_loopback or url.location in locations.all_locations))
@@ -109,8 +109,11 @@ def is_bare_query(text: str) -> bool:
 
 
 def login_by_state(text: str, logins: Iterable[Login]) -> Login | None:
-    """Return the login whose state a text contains. Prefer a login whose redirect is the whole text."""
-    # A substring search is fast; parsing the text for each of a thousand logins takes seconds.
+    """Return the login whose state a text contains.
+
+    If there are several, prefer the login whose redirect URL is the whole text.
+    """
+    # A substring search is fast. To parse the text for each of a thousand logins would take seconds.
     clean = _undo_formatting(text)
     readings = ("".join(clean.split()), unquote(clean)) if "%" in clean else ("".join(clean.split()),)
     candidates = [login for login in logins if any(has_state(reading, login) for reading in readings)]
@@ -163,7 +166,7 @@ def _find_in_word(word: str, codes: list[int], states: list[int]) -> Iterator[_R
         end = url_starts[next_url] if next_url < len(url_starts) else len(word)
         if not _has_between(codes, at, end):
             continue
-        # Keep only the last URL: the head may contain another URL before it.
+        # Keep only the last URL in the head: the head may contain another URL before the last one.
         head = head.rpartition("://")[2]
         yield _RedirectUrl(_location_of(head), _is_on_loopback(head), _has_between(states, at, end))
 

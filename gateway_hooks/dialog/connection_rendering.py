@@ -66,7 +66,8 @@ class ConnectionRenderer:
     ) -> Card:
         """Return a card that says that no server has the typed name, and offers `suggestion` or all servers.
 
-        It repeats the typed text only with a suggestion: a text unlike any name may be a part of a code.
+        The card repeats the typed text only if there is a suggestion. If no name is similar to the text, the
+        text may be a part of a code.
         """
         messages = self.renderer.messages
         if suggestion is None:
@@ -158,7 +159,7 @@ class ConnectionRenderer:
         return Card(messages.help_title, paragraphs=(text,))
 
     def hint_card(self) -> Card:
-        """Return a one-line card that answers a message that the bot cannot use."""
+        """Return a one-line card: the reply to a message that the bot cannot use."""
         prefix = self.renderer.capabilities.command_prefix
         return Card(self.renderer.messages.hint.format(connect=f"{prefix}connect"))
 

@@ -1,7 +1,7 @@
 """Parse an event into one intent, given the logins that wait. Pure functions.
 
-This package handles a message only if it answers a login, or contains a code that no other program may
-receive (see `code_detection`). All other messages belong to the embedding application.
+This package handles a message only if the message answers a login, or contains a code that no other program
+may receive (see `code_detection`). All other messages belong to the embedding application.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from hermes_mcp_auth_remote.login import Login, matches_origin
 from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS, clean_text
 from hermes_mcp_auth_remote.values import Origin
 
-# A start command with this prefix continues the login with that id; the prefix alone lists connections.
+# In a start command, this prefix and a login's id continue that login; the prefix alone lists connections.
 START_PAYLOAD_PREFIX = "mcp_"
-# A text counts as a code only if it has at least this length and a digit. Typed words rarely do.
+# A text counts as a code only if it has at least this length and contains a digit. Few typed words do both.
 MIN_CODE_CHARS = 20
 _CODE_PARAMETER, _STATE_PARAMETER = (
     re.compile(rf"(?i)(?:^|[?&#\s]|%3f|%26)(?:{names})(?:=|%3d)(?!{PLACEHOLDER})")
@@ -102,7 +102,7 @@ class UnmatchedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ExposedAnswer:
-    """An answer that others can read. `login` is the login it belongs to, None if unknown."""
+    """An answer that other users can read. It belongs to `login`; None if that login is not known."""
 
     login: Login | None
 
@@ -181,7 +181,7 @@ def parse_intent(
 def with_code_as_text(
     event: IncomingEvent, logins: Sequence[Login], locations: RedirectLocations | None = None
 ) -> IncomingEvent:
-    """Return the event; if only an extra text contains a code, it becomes the event's text.
+    """Return the event; if only one of its extra texts contains a code, that text becomes the event's text.
 
     Clear `quoted_message_id` if the quoted text contains no code: the bot must not delete that message.
     """
@@ -202,7 +202,7 @@ def with_code_as_text(
 def without_links(text: str, logins: Sequence[Login]) -> str:
     """Remove the logins' authorization URLs from a text: users quote them when they reply to the bot.
 
-    A quote may contain only a part of such a URL. Remove that part too: it contains no code.
+    If a quote contains only a part of such a URL, remove that part. No such URL contains a code.
     """
     for login in logins:
         if has_state(text, login):
@@ -278,7 +278,7 @@ def _parse_command(
     if name == "start":
         return _parse_start_payload(rest)
     if name in _VERBS_BY_COMMAND:
-        # If no login waits, "/cancel" belongs to another program.
+        # If no login of the sender waits, "/cancel" belongs to another program.
         latest = next(
             (
                 login
@@ -315,7 +315,7 @@ def _parse_message(
     paste_logins = [login for login in logins if login.poll_state is None and login.status == "waiting"]
     if not is_private:
         intent = _parse_public_message(event.text, origin, paste_logins)
-        # No other program may receive an answer, even if it is late, repeated or matches no login.
+        # No other program may receive an answer, even a late or repeated one or one that matches no login.
         is_code = isinstance(intent, UnrelatedEvent) and contains_our_code(event.text, logins, locations)
         return ExposedAnswer(None) if is_code else intent
     sender_logins = [login for login in paste_logins if matches_sender(login, origin, is_private=True)]
@@ -357,18 +357,18 @@ def _parse_public_message(text: str, origin: Origin, paste_logins: Sequence[Logi
 
 
 def contains_authorization_response(text: str) -> bool:
-    """Return True if a text contains an authorization response, of any login. Never raises."""
+    """Return True if a text contains an authorization response to any login. Never raises."""
     return _classify_answer(text, ()) == "address"
 
 
 def _classify_answer(text: str, sender_logins: Iterable[Login]) -> str:
     """Return "address" for an authorization response, "code" for a possible bare code, else "".
 
-    `sender_logins` help with a damaged answer, which may still contain the redirect URI of one of them.
+    A damaged answer may still contain the redirect URI of one of the `sender_logins`: it is an "address".
     """
-    # No answer is longer: ignore the rest.
+    # No answer is longer than this limit: ignore the rest of the text.
     clean = clean_text(text[:MAX_PASTE_CHARS])
-    # A window may have broken the URL into lines at any position.
+    # The terminal or chat may have broken the URL into lines at any position.
     for reading in (clean, "".join(clean.split())):
         if _CODE_PARAMETER.search(reading) and _STATE_PARAMETER.search(reading):
             return "address"

@@ -1,7 +1,7 @@
 """All sentences of the chat. Use `replace(ENGLISH, ...)` or another `Messages` to translate them.
 
-The renderer fills in the fields in braces. Each error has its own English text; `errors` can replace
-it by error code.
+The renderer fills in the fields in braces. Each error has an English text of its own. `errors` maps the code
+of an error to a text that replaces it.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Messages:
         "Everyone in this group can read the login code in that address. I cancelled that login and "
         "started a new one: continue in our private chat."
     )
-    # The same for a private chat in which the bot cannot delete the message.
+    # The refusal of such an answer in a private chat, if the bot cannot delete the user's messages there.
     answer_as_message_title: str = "Do not send the address as a message"
     answer_as_message: str = (
         "I cannot delete your messages here, so I did not use that address. I cancelled that login and "
@@ -200,7 +200,7 @@ class Messages:
     hint: str = "I only connect servers: send {connect}."
     help_title: str = "I connect your agent to its MCP servers"
     help: str = "{connect}: log in to a server\n{connections}: show connections, or disconnect"
-    # The message and advice that replace those of an error, by error code.
+    # Error codes, with the message and the advice that replace those of the error.
     errors: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
 
 

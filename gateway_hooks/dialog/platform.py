@@ -14,11 +14,11 @@ class ChatError(Exception):
 
 
 class CannotWrite(ChatError):
-    """The bot may not write to that user or chat until the user acts, such as by opening the chat."""
+    """The bot may not write to that user or chat until the user acts, for example opens the chat."""
 
 
 class MessageGone(ChatError):
-    """The message can no longer be edited: deleted, too old, or unreachable since a restart."""
+    """The message can no longer be edited: it is deleted, too old, or unreachable since a restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Capabilities:
     """The features of a platform, which decide what the bot says and offers.
 
     `has_forms`: a user can type an answer in a private form that leaves no message. `can_delete`: the bot may
-    delete a user's messages to it. `can_copy`: a button copies a text to the user's clipboard.
+    delete the messages that a user sends to the bot. `can_copy`: a button can copy a text to the clipboard.
     `has_time_tags`: the platform shows `cards.time_mark` in the user's own time zone.
     `command_prefix` precedes a command's name, such as "/" or "/mcpauth ".
     """
@@ -55,15 +55,15 @@ class Sender:
 class IncomingEvent:
     """One action of a user: a command, a plain message, or the press of a button.
 
-    Message ids are empty if there is no such message. All texts are untrusted and may contain secrets.
+    The id of a message that does not exist is empty. All texts are untrusted and may contain secrets.
 
-    `text`: the rest of a command, the plain message, or the text typed into a form.
+    `text`: the text after a command's name, the plain message, or the text typed into a form.
     `message_id`: the message that the user wrote.
     `callback_data`, `pressed_message_id`: the pressed button's action, and the message with the button.
     `extra_texts`: other texts in the same message, such as the URL behind a link or a file name.
-    `quoted_text`: text shown along with the message, such as the message that it replies to, unless the bot
-    wrote it. `quoted_message_id`: the message in the same chat that contains `quoted_text`.
-    `earlier_message_ids`: earlier messages with the first parts of `text`.
+    `quoted_text`: text that the chat shows along with the message, such as a message that the user replies
+    to; empty if the bot wrote it. `quoted_message_id`: the message in the same chat with `quoted_text`.
+    `earlier_message_ids`: earlier messages with the first parts of `text`, if it came in several messages.
     """
 
     sender: Sender
@@ -133,12 +133,12 @@ class Platform(Protocol):
     def private_chat(self, user_id: str) -> Chat:
         """Return the private chat with a user; the bot may send the first message there.
 
-        Its `origin` is the origin of a login that the user starts there.
+        The chat's `origin` is also the origin of each login that the user starts there.
         """
         ...
 
     async def fetch_sender(self, user_id: str) -> Sender:
-        """Return the sender that an event of this user would have, for a policy check; raises ChatError."""
+        """Return the Sender for a policy check, as in an event from this user; raises ChatError."""
         ...
 
     def deep_link(self, payload: str) -> str | None:

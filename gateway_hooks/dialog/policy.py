@@ -13,9 +13,9 @@ from hermes_mcp_auth_remote.values import Owner, OwnershipMode, owner_for
 # RFC 8628 section 5.1 and RFC 10027 ask for a cap.
 MAX_WAITING_PER_USER = 3
 MAX_STARTS_PER_HOUR = 10
-# The limit for all users of one bot together. It is far above real use, and low enough to process.
+# The limit for all users of one bot together: far above real use, and low enough for one process.
 MAX_WAITING = 1000
-# The bot answers an unknown user at most once in this time. The code in the answer is valid as long.
+# The bot answers an unknown user at most once in this time. The code in it is valid for the same time.
 UNKNOWN_USER_REPLY_SECONDS = 600.0
 
 Refusal = Literal["too_many", "too_often", "too_busy"]
@@ -50,7 +50,8 @@ class AllowList:
     """A policy of id lists. A user who is on no list may do nothing.
 
     `admins` may change shared connections; None allows every user who may talk. If `guilds` is set, roles
-    count only in those guilds; `users` and `admins` need no guild. `owners`: "shared" or "per_user" tokens.
+    count only in those guilds. The ids in `users` and `admins` count everywhere. `owners`: "shared" or
+    "per_user" tokens.
     """
 
     users: frozenset[str] = frozenset()
@@ -88,7 +89,10 @@ class AllowList:
         return self._has_role(self.roles | self.admin_roles, sender)
 
     def may_change(self, sender: Sender) -> bool:
-        """Return True if the user may talk and, for shared tokens with administrators, is one of them."""
+        """Return True if the user may talk.
+
+        If the tokens are shared and there are administrators, the user must also be an administrator.
+        """
         if not self.may_talk(sender):
             return False
         if self.owners == "per_user" or (self.admins is None and not self.admin_roles):
@@ -104,14 +108,14 @@ class AllowList:
         return owner_for(self.owners, platform, user_id)
 
     def reminder_recipients(self) -> tuple[str, ...]:
-        """Return the administrators; if `admins` is None, the listed user if there is only one."""
+        """Return the administrators. If `admins` is None, return the listed user if there is exactly one."""
         if self.admins is not None:
             return tuple(sorted(self.admins))
         return tuple(self.users) if len(self.users) == 1 else ()
 
 
 def _ids(values: UserIds, name: str) -> frozenset[str]:
-    """Return ids as text; raises TypeError for one id alone, whose characters would become ids."""
+    """Return ids as text. Raises TypeError for one id alone: each character of a str would become an id."""
     if isinstance(values, (str, int)):
         raise TypeError(f"{name} is a set of ids: write {name}={{{values!r}}}.")
     ids = list(values)
@@ -127,9 +131,9 @@ def refusal(
     now: float,
     failed_starts: Collection[float] = (),
 ) -> Refusal | None:
-    """Return why a user may not start another login now, None if they may. `now`: epoch seconds.
+    """Return why a user may not start another login now; None if the user may. `now`: epoch seconds.
 
-    `failed_starts` are the times at which starts of this user failed, so that no login was stored.
+    `failed_starts` are the times at which this user's logins failed to start. No login was stored for them.
     """
     platform_logins = [login for login in logins if login.origin.platform == platform]
     waiting_logins = [login for login in platform_logins if login.status == "waiting"]

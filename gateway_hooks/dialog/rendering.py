@@ -41,7 +41,7 @@ from hermes_mcp_auth_remote.status import session_status
 
 # The bot updates the remaining time of a prompt every five minutes and at these marks, in seconds.
 COUNTDOWN_INTERVAL_SECONDS, COUNTDOWN_MARKS_SECONDS = 300, (120, 60)
-# A platform with time tags knows the user's time zone. It shows times nearer than this without their date.
+# A platform with time tags knows the user's time zone. If a time is nearer than this, show no date with it.
 TIME_OF_DAY_SECONDS = 43_200
 # The year 9999: no platform shows later times.
 MAX_TAGGED_SECONDS = 253_402_300_000
@@ -74,7 +74,7 @@ class Renderer:
     ) -> Card:
         """Return the prompt of a login that waits or exchanges its code. `now`: epoch seconds.
 
-        At most ten lines of 40 characters for usual names, because the card must fit on a phone.
+        With names of usual length, the card has at most ten lines of 40 characters: it must fit on a phone.
         """
         messages, device_authorization = self.messages, login.device_authorization
         title = messages.connect_title.format(server=display_name(login.key.server_name))
@@ -133,7 +133,7 @@ class Renderer:
         return tuple(rows)
 
     def scope_row(self, label: str, scope: frozenset[str]) -> Row:
-        """Return a row with a scope: well-known names in words, then the others as the server calls them."""
+        """Return a row with a scope: well-known scopes in words, then the server's names of the others."""
         messages = self.messages
         words_by_scope = {
             "openid": messages.scope_openid,
@@ -190,7 +190,7 @@ class Renderer:
         )
 
     def qr_text_and_caption(self, login: Login) -> tuple[str, Card]:
-        """Return the content of a waiting login's QR code (the URL of the prompt) and the caption card."""
+        """Return the text for a waiting login's QR code (the prompt's URL), and the card for the caption."""
         device_authorization = login.device_authorization
         text = (
             login.authorization_url
@@ -221,7 +221,7 @@ class Renderer:
     ) -> Card:
         """Return the card of a finished login. `server_tag` names its server in buttons.
 
-        `agent_continues`: whether the agent's call that needed the login still waits; None without an agent.
+        `agent_continues`: whether the agent's call that needed the login still waits; None without a call.
         """
         messages = self.messages
         if login.status == "done" and connection is not None:
@@ -281,7 +281,7 @@ class Renderer:
     def connection_lifetime(
         self, connection: Connection, now: float, *, uses_machine_grant: bool = False
     ) -> str:
-        """Return how long a connection lasts, or that it is over, by the rule of `status`."""
+        """Return how long a connection lasts, or that it is over. The command `status` uses the same rule."""
         messages = self.messages
         session = session_status(connection, now, uses_machine_grant=uses_machine_grant)
         clock = None if session.ends_at is None else self.format_time(session.ends_at, now)
@@ -333,7 +333,7 @@ class Renderer:
 
     @property
     def form_button_label(self) -> str:
-        """The label of the form's button in quotation marks, for use in a sentence."""
+        """The label of the button that opens the form, in quotation marks, for use in a sentence."""
         return f"“{self.messages.paste_button}”"
 
     def _answer_step(self) -> str:

@@ -19,7 +19,7 @@ MAX_NAME_CHARS = 60
 
 
 class Servers(Protocol):
-    """The servers of one bot. May read files: do not call it on the event loop."""
+    """The servers of one bot. The methods may read files: do not call them on the event loop."""
 
     def names(self) -> list[str]:
         """Return the names in display order; raises ConfigError."""
@@ -50,15 +50,15 @@ class StaticServers:
 
 
 def tag_of(server_name: str) -> str:
-    """Return a short tag for a server's name, for buttons: a platform limits an action's length."""
+    """Return a short tag of a server's name. Buttons use it: a platform limits the length of actions."""
     return sha256(server_name.encode("utf-8", "surrogatepass")).hexdigest()[:TAG_CHARS]
 
 
 def resolve_server(servers: Servers, name: str, server_tag: str = "") -> Server | None:
-    """Return the server with this tag, or with this name if there is no tag; None if there is none.
+    """Return the server with this tag or, if the tag is empty, with this name; None if there is none.
 
-    A name in another Unicode normal form or in another case also matches, if only one server has it.
-    Raises ConfigError if its entry is invalid.
+    A name that differs only in case or Unicode normal form also matches, if only one server has it.
+    Raises ConfigError if the server's entry is invalid.
     """
     names = servers.names()
     if server_tag:
@@ -79,7 +79,7 @@ def resolve_server(servers: Servers, name: str, server_tag: str = "") -> Server 
 def similar_server(names: Iterable[str], name: str) -> str | None:
     """Return the server whose name is most similar to a mistyped one; None if none is similar.
 
-    A similar text is a mistyped name, not a code: the bot's reply may repeat it.
+    The bot's reply may repeat a text that is similar to a name: it is a mistyped name, not a code.
     """
     names_by_folded = {candidate.casefold(): candidate for candidate in names}
     matches = get_close_matches(name.casefold()[:MAX_NAME_CHARS], list(names_by_folded), 1)

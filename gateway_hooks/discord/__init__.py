@@ -12,13 +12,13 @@
                     await message.reply(await answer(message.content, client))
 
 This way the agent receives no message with a code. A bot without an agent omits the option: the cog then
-listens to messages itself. A bot that also passes edited messages to its agent must call
+listens to messages itself. If a bot also passes edited messages to its agent, it must call
 `handle_message(payload.message)` in `on_raw_message_edit` in the same way.
 
-A call inside `prompt_in` that needs a login waits for it. The bot asks the user in a direct message. If the
-user does not accept direct messages, the bot sends a button to the channel; it works only for this user. The
-cog adds /connect, /connections and /disconnect, with ephemeral replies. Buttons and forms contain the id of a
-login, never a secret. Any process that runs the bot can handle them.
+If a call inside `prompt_in` needs a login, it waits for the login. The bot asks the user in a direct message.
+If the user does not accept direct messages, the bot sends to the channel a button that works only for this
+user. The cog adds /connect, /connections and /disconnect, with ephemeral replies. Buttons and forms contain
+the id of a login, never a secret. Any process that runs the bot can handle them.
 
 Intents: `guilds`, and also `dm_messages` and `guild_messages`, to refuse and delete answers in messages.
 In channels, Discord delivers only the content of messages that mention the bot. The cog does not need the
@@ -73,10 +73,10 @@ class Options:
     """How the cog integrates with the bot.
 
     `command_prefix` precedes each command's name: "/", or for example "/mcp-". `adds_commands` adds the
-    commands to the bot's tree, for the guilds in `guild_ids`, or globally if it is empty. `syncs_commands`
-    then registers new and changed commands with Discord. If `listens_to_messages` is False, the bot must pass
-    plain messages to `handle_message`. With `answers_all`, the bot also answers direct messages that concern
-    no login: set it for a bot with no other job.
+    commands to the bot's tree, for the guilds in `guild_ids`, or globally if `guild_ids` is empty. With
+    `syncs_commands`, the cog then registers new and changed commands with Discord. If `listens_to_messages`
+    is False, the bot must pass plain messages to `handle_message`. With `answers_all`, the bot also answers
+    direct messages that concern no login: set it for a bot with no other job.
     """
 
     command_prefix: str = "/"
@@ -117,7 +117,7 @@ class McpLogins(commands.Cog):
         self._policy = policy
         self._messages = messages
         self._options = options
-        # The prefix may contain a space only if `adds_commands` is False: a slash command's name has none.
+        # Only without `adds_commands` may the prefix contain a space: no name of a slash command has one.
         self._commands = (
             make_commands(
                 CommandCallbacks(self._handle_command, self._server_names),
@@ -161,10 +161,10 @@ class McpLogins(commands.Cog):
         channel: discord.abc.MessageableChannel | None = None,
         wait_seconds: float = MAX_LOGIN_SECONDS,
     ) -> AbstractContextManager[None]:
-        """Let calls inside the block prompt this user in private if they need a login.
+        """If a call inside the block needs a login, prompt this user in private.
 
-        `channel` is the channel of the user's request. Pass a `Member` if the policy uses roles: a `User` has
-        none. A call waits `wait_seconds`, then raises AuthorizationRequired.
+        `channel` is the channel of the user's request. If the policy uses roles, pass a `Member`, because a
+        `User` has no roles. A call waits `wait_seconds` for the login, then raises AuthorizationRequired.
         """
         sender = sender_of(user) if isinstance(user, discord.Member) else Sender(str(user.id))
         chat = None if channel is None else self.chat_for(channel, user)
@@ -263,7 +263,7 @@ class McpLogins(commands.Cog):
 
     @commands.Cog.listener()
     async def on_interaction(self, interaction: Interaction) -> None:
-        """Handle a pressed button or a submitted form, also one that another process sent."""
+        """Handle a pressed button or a submitted form, even if another process sent the button or form."""
         with log_errors("An interaction was not handled", log):
             await self._handle_interaction(interaction)
 
@@ -290,13 +290,13 @@ class McpLogins(commands.Cog):
 
     @commands.Cog.listener()
     async def on_message(self, message: discord.Message) -> None:
-        """Handle a message, if `listens_to_messages` is set."""
+        """If `listens_to_messages` is set, handle a message."""
         if self._options.listens_to_messages:
             await self.handle_message(message)
 
     @commands.Cog.listener()
     async def on_raw_message_edit(self, payload: discord.RawMessageUpdateEvent) -> None:
-        """Handle an edited message, also an uncached one, if `listens_to_messages` is set."""
+        """If `listens_to_messages` is set, handle an edited message, also one that is not in the cache."""
         if self._options.listens_to_messages:
             await self.handle_message(payload.message)
 

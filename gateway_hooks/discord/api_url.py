@@ -1,7 +1,7 @@
 """Point one discord.py client at another API endpoint, without affecting other clients of the process.
 
-The library stores its URL in classes, and responds to interactions through an adapter in a context variable.
-So this module redirects requests at three places of the client.
+The library stores the API's URL in classes, and responds to interactions through an adapter in a context
+variable. So this module redirects requests at three places of the client.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ class _ApiUrlWebhookAdapter(ProxyWebhookAdapter):
 
 
 def use_api_url(client: discord.Client, api_url: str) -> None:
-    """Use an API base such as ".../api/v10". Call it in the context that runs the client."""
+    """Send the client's requests to an API base such as ".../api/v10".
+
+    Call this function in the context that runs the client.
+    """
     base = api_url.rstrip("/")
     http = client.http
     request, ws_connect = http.request, http.ws_connect

@@ -40,7 +40,7 @@ class LoginBot(commands.Bot):
             member_cache_flags=discord.MemberCacheFlags.none(),
             chunk_guilds_at_startup=False,
             max_messages=None,
-            # How long the library waits for another guild before it reports that the bot is ready.
+            # The library waits this long for another guild. If none comes, it reports that the bot is ready.
             guild_ready_timeout=0.5,
         )
         self._on_started = on_started
@@ -68,8 +68,8 @@ async def run_bot(
 ) -> None:
     """Run the bot until cancelled. `api_url` is the base of another REST API, such as ".../api/v10".
 
-    The guilds in `guild_ids` get the commands; if it is empty, all guilds do. `on_started` is called with the
-    bot's name. Raises ConfigError if Discord rejects the token.
+    The guilds in `guild_ids` get the commands; if `guild_ids` is empty, all guilds get them. `on_started` is
+    called with the bot's name. Raises ConfigError if Discord rejects the token.
     """
     redact_discord_logs()
     bot = LoginBot(on_started)

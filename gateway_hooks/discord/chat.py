@@ -1,10 +1,10 @@
-"""Discord chats: a channel, a direct chat, and the response to an interaction, which only one user sees.
+"""Discord chats: a channel, a direct chat, and the response to an interaction (only one user sees it).
 
 A user has one private conversation with the bot: ephemeral messages in a channel, or direct messages. Its
 `Origin.chat_id` is the user's id in both cases. So a login that started in ephemeral messages can continue in
 direct messages, and the reverse.
-An ephemeral message can be edited for 15 minutes, and only with the token of the interaction that created it
-or of a later interaction on it.
+The bot can edit an ephemeral message for 15 minutes. It needs the token of the interaction that created the
+message, or of a later interaction on that message.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class ChannelChat:
             )
 
     async def delete(self, message_id: str) -> bool:
-        """Delete a message; return False if the bot may not, as for a user's message in a direct chat."""
+        """Delete a message. Return False if the bot may not: in a direct chat, for any user's message."""
         try:
             with translate_errors():
                 channel = await self._channel()
@@ -171,7 +171,7 @@ class DirectChat(ChannelChat):
     is_private = True
 
     def __init__(self, platform: DiscordPlatform, user_id: str) -> None:
-        # An id from a command line may not be a number: use 0, because no user has that id.
+        # An id from a command line may be no number. If so, use 0: no user has that id.
         super().__init__(platform, int(user_id) if user_id.isdecimal() and user_id.isascii() else 0, user_id)
 
     async def edit(self, message_id: str, card: Card) -> None:
@@ -223,12 +223,12 @@ class InteractionChat(DirectChat):
         interaction: discord.Interaction[discord.Client],
         ignored_toast: str = "",
     ) -> None:
-        """`show_toast` ignores the text `ignored_toast`, because the bot edits the message soon anyway."""
+        """`show_toast` ignores the text `ignored_toast`: the bot soon edits the message anyway."""
         super().__init__(platform, str(interaction.user.id))
         self._interaction = interaction
         self._ignored_toast = ignored_toast
         self._is_direct = interaction.context.dm_channel
-        # A command's response starts as "is thinking", which the first message replaces.
+        # The response to a command starts as "is thinking"; the first message replaces that.
         self._is_thinking = interaction.type is discord.InteractionType.application_command
         self._toast_text = ""
 
@@ -247,7 +247,7 @@ class InteractionChat(DirectChat):
             self._toast_text = text
 
     async def close(self) -> None:
-        """Send the stored toast, or remove an unused "is thinking"; raises ChatError."""
+        """Send the stored toast; if there is none, remove an unused "is thinking". Raises ChatError."""
         with translate_errors():
             if self._toast_text:
                 await self._interaction.followup.send(

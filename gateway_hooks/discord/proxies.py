@@ -1,7 +1,7 @@
 """Send a discord.py client's requests through the proxy of the environment: REST, gateway and webhooks.
 
-The library takes one proxy for all of them and ignores NO_PROXY. Its hosts differ (discord.com and
-gateway.discord.gg), so this module chooses a proxy for each request.
+The library takes one proxy for all requests and ignores NO_PROXY. The requests go to different hosts
+(discord.com and gateway.discord.gg), so this module chooses a proxy for each request.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ class ProxyWebhookAdapter(AsyncWebhookAdapter):
 
 
 def use_proxies(client: discord.Client, environ: Mapping[str, str]) -> None:
-    """Choose a proxy for each request of a client; call it in the context that runs the client.
+    """Choose a proxy for each request of a client.
 
-    Call it before `use_api_url`, which changes the URLs. Raises ConfigError if the proxy cannot be used.
+    Call this function in the context that runs the client, and before `use_api_url`, which changes the URLs.
+    Raises ConfigError if the proxy cannot be used.
     """
     http = client.http
     request = http.request
@@ -75,7 +76,8 @@ def http_proxy_url(url: str, environ: Mapping[str, str]) -> str | None:
 def make_connector(environ: Mapping[str, str]) -> aiohttp.BaseConnector | None:
     """Return a connector through the SOCKS proxy of the environment; None if there is no such proxy.
 
-    Every request of the client uses it, so NO_PROXY has an effect only if it names Discord's REST host.
+    Every request of the client uses the connector, so NO_PROXY has an effect only if it names Discord's REST
+    host.
     """
     proxy = read_proxy(Route.BASE, environ)
     if proxy is None or not proxy.is_socks:

@@ -23,7 +23,7 @@ MAX_DESCRIPTION_CHARS = 4096
 MAX_EMBED_CHARS = 6000
 MAX_LABEL_CHARS = 80
 MAX_BUTTON_URL_CHARS = 512
-# This limit leaves room for the rest of a prompt within MAX_EMBED_CHARS. A longer URL is sent as a file.
+# With this limit, the rest of a prompt fits into MAX_EMBED_CHARS. A longer URL is sent as a file.
 MAX_URL_IN_TEXT_CHARS = 3000
 MAX_MODAL_TEXT_CHARS = 45
 MAX_INPUT_CHARS = 4000
@@ -54,7 +54,7 @@ class RenderedMessage:
 
 
 def render_card(card: Card, png: bytes | None = None) -> RenderedMessage:
-    """Render a card, with a picture below it if given."""
+    """Render a card. If `png` is given, the picture is below the text."""
     has_link_button = card.link is not None and len(card.link.url) <= MAX_BUTTON_URL_CHARS
     embeds = _embeds(card, with_link=not has_link_button)
     files: list[discord.File] = []
@@ -160,7 +160,7 @@ def _view(card: Card, *, with_link: bool) -> ui.View | None:
         for button in row:
             button.row = number
             view.add_item(button)
-    # The library must not track the view: any process handles the presses.
+    # The library must not track the view, because any process may handle the presses.
     view.stop()
     return view
 
@@ -177,7 +177,7 @@ def _escape_markdown(text: str) -> str:
 
 
 def _escape_step(step: str) -> str:
-    """Escape a numbered step so that Discord does not indent it as a list, which adds lines."""
+    """Escape a numbered step. Discord would show it as an indented list, which needs more lines."""
     return _escape_markdown(step).replace(".", "\\.", 1)
 
 

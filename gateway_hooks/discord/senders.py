@@ -14,7 +14,7 @@ from gateway_hooks.runtime.admission import Admission
 from hermes_mcp_auth_remote.values import Clock
 
 # In a direct chat, the bot looks up a user's roles in at most this many guilds.
-# A login bot is usually in one or two.
+# Most login bots are in one or two guilds.
 MAX_GUILDS = 20
 # How long a fetched sender is cached.
 SENDER_CACHE_SECONDS = 30.0
@@ -37,8 +37,8 @@ class SenderLookup:
     async def find_sender(self, user_id: str) -> Sender:
         """Return a user as a member of the guild that gives them the most permission; raises ChatError.
 
-        The bot looks only in its own guilds, and only if the policy does not allow the user by id. A user who
-        is in none of them has no roles.
+        The bot looks only in its own guilds, and only if the policy does not allow the user by id. If
+        the user is in none of these guilds, the user has no roles.
         """
         sender_without_roles = Sender(user_id)
         if self.policy.may_change(sender_without_roles):
@@ -87,6 +87,6 @@ class SenderLookup:
 
 
 def sender_of(member: discord.Member) -> Sender:
-    """Return the sender of a member with all roles, including "everyone", whose id is the guild's."""
+    """Return the sender of a member with all roles, also the role "everyone" (its id is the guild's id)."""
     roles = frozenset(str(role.id) for role in member.roles)
     return Sender(str(member.id), roles, str(member.guild.id))

@@ -99,7 +99,7 @@ def _add_autocomplete(
 async def sync_commands(
     bot: commands.Bot, own_commands: Iterable[app_commands.Command[Any, ..., Any]], guild_ids: Iterable[int]
 ) -> int:
-    """Register new and changed commands with Discord; return how many. Raises ChatError.
+    """Register new and changed commands with Discord, and return their number. Raises ChatError.
 
     Leaves the application's other commands unchanged.
     """

@@ -18,7 +18,7 @@ from gateway_hooks.dialog.code_detection import MAX_SEARCHED_CHARS, SEPARATOR, m
 class MessageTexts:
     """The texts of a message: its content, its other parts, and the message that it replies to.
 
-    `quoted_message_id` is the id of the message replied to; empty if that is in another channel.
+    `quoted_message_id` is the id of the message that it replies to; empty if that is in another channel.
     """
 
     text: str = field(default="", repr=False)

@@ -1,6 +1,6 @@
 """A plugin for Hermes Agent: with it, Hermes's users log in to MCP servers from their chats.
 
-Hermes calls `register` in each of its processes, before a gateway runs: `register` imports as little as
+Hermes calls `register` in each of its processes, before a gateway runs. So `register` imports as little as
 possible and does no I/O. In the gateway process, a thread waits for the gateway's event loop and starts a
 `GatewayRuntime` on it. If the thread gives up too early, the first message starts the runtime.
 """
@@ -30,9 +30,10 @@ TOOLSET = "mcpauth"
 TOOL_SCHEMA: dict[str, object] = {
     "name": TOOL_NAME,
     "description": (
-        "Ask the user to log in to an MCP server of the configuration whose tools are missing because no "
-        "user has logged in. The user gets a private message. The result comes when the user has logged in, "
-        "or after some minutes; then the server's tools are there."
+        "Ask the user to log in to an MCP server of the configuration. Use it if the server's tools are "
+        "missing because no user has logged in. The user gets a private message. The result comes when the "
+        "user has logged in; the server's tools are available then. If the user does not log in within some "
+        "minutes, the result comes without the tools."
     ),
     "parameters": {
         "type": "object",
@@ -40,7 +41,7 @@ TOOL_SCHEMA: dict[str, object] = {
         "required": ["server"],
     },
 }
-# If no gateway runs after this time, the process has none.
+# If no gateway runs after this time, assume that this process has no gateway.
 GATEWAY_WAIT_SECONDS = 600.0
 GATEWAY_POLL_SECONDS = 0.05
 
@@ -48,14 +49,14 @@ log = logging.getLogger(__name__)
 
 
 class Plugin:
-    """The callbacks that Hermes calls. They pass everything on to the GatewayRuntime once it runs."""
+    """The callbacks that Hermes calls. Once a GatewayRuntime runs, they pass everything on to it."""
 
     def __init__(self) -> None:
         self.runtime: GatewayRuntime | None = None
         self._agent_logins: AgentLogins | None = None
 
     def ensure_started(self, gateway: Any) -> None:  # noqa: ANN401  Hermes's own
-        """Start a runtime for this gateway unless one runs. Call it on the gateway's event loop."""
+        """If this gateway has no runtime, start one. Call this method on the gateway's event loop."""
         if self.runtime is None or self.runtime.gateway is not gateway:
             from gateway_hooks.hermes.agent_tool import AgentLogins  # noqa: PLC0415  first needed here
             from gateway_hooks.hermes.runtime import GatewayRuntime  # noqa: PLC0415
@@ -99,7 +100,7 @@ class Plugin:
         session_id: str = "",
         **_: object,
     ) -> str | None:
-        """Hook `transform_tool_result`: if a call failed because a login is needed, log in and repeat it."""
+        """Hook `transform_tool_result`: if a call failed because it needs a login, log in and repeat it."""
         if self._agent_logins is None:
             return None
         try:

@@ -49,14 +49,15 @@ from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.threads import run_file_work
 
 PRIVATE_CHAT_TYPES = frozenset({"dm", "direct", "private"})
-# Slack counts group conversations as direct messages. An id with this prefix means: one user and the bot.
+# Slack counts group conversations as direct messages. If an id has this prefix, only one user and the bot are
+# in the chat.
 _SLACK_DM_PREFIX = "D"
 # Accounts that Telegram uses for anonymous administrators and channels (telegram.constants.ChatID).
 _TELEGRAM_SERVICE_ACCOUNTS = frozenset({"1087968824", "136817688", "777000"})
 HELP = "help"
-# How many users' private chats are remembered.
+# The number of users whose private chats are remembered.
 MAX_PRIVATE_CHATS = 10_000
-# How many events that Hermes got back are remembered.
+# The number of remembered events among those that were given back to Hermes.
 MAX_RETURNED_EVENTS = 100
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class HermesAdapter:
         self.service = login_cache.service
         self.servers = login_cache.servers
         self.policy = HermesPolicy(gateway, adapter_ref)
-        # If Hermes reads pasted addresses of its own logins, leave it those that match no login here.
+        # If Hermes reads pasted addresses of its own logins, leave it the addresses that match no login here.
         self._leaves_unknown_codes = hermes.takes_pastes(gateway, adapter_ref.platform_adapter)
         # The private chat of each user. A restart forgets them; an open login stores its own chat.
         self._private_chat_ids: dict[str, str] = {}
@@ -114,7 +115,7 @@ class HermesAdapter:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def chat_for(self, source: Any, hermes_event: Any = None) -> Chat:  # noqa: ANN401, ARG002  Hermes's own
-        """Return the chat of a SessionSource. `hermes_event` may carry a better way to reply."""
+        """Return the chat of a SessionSource. If `hermes_event` has a better way to reply, use that."""
         user_id, chat_id = self.user_id_of(source), str(source.chat_id)
         platform = PlainTextPlatform(self.adapter_ref, self._find_private_chat_id)
         return platform.chat_for(
@@ -131,7 +132,8 @@ class HermesAdapter:
     def handle_event(self, hermes_event: Any) -> dict[str, str] | None:  # noqa: ANN401  Hermes's own
         """Claim our part of a Hermes event; return the hook action, None to leave the event to Hermes.
 
-        If a file must be read first, claim the event, read in a thread, and give back what is not ours.
+        If a file must be read first, claim the event, read in a thread, and give back to Hermes the part that
+        is not ours.
         """
         if self._returned_events.get(_event_key(hermes_event)) is hermes_event:
             return None
@@ -146,7 +148,10 @@ class HermesAdapter:
         return action
 
     async def _read_and_handle(self, hermes_event: Any) -> None:  # noqa: ANN401  Hermes's own
-        """Read an event's files, and the logins if none were read yet; give Hermes back what is not ours."""
+        """Read an event's files, and the logins if that has not happened yet, and claim our part.
+
+        Give the rest of the event back to Hermes.
+        """
         if not self.login_cache.is_loaded:
             await self.login_cache.refresh()
         texts = await run_file_work(cached_texts_with_codes, hermes_event)
@@ -169,13 +174,13 @@ class HermesAdapter:
         """Claim our part of an event; return the hook action, and the files to delete.
 
         `files` are the event's files whose text may contain a code. Hermes merges messages that a user sends
-        within a second: then only some lines may be ours.
+        within a second, so perhaps only some lines of a message are ours.
         """
         source, text = hermes_event.source, str(hermes_event.text or "")
         quoted_text = str(getattr(hermes_event, "reply_to_text", None) or "")
         self._remove_codes_from_context(hermes_event)
         if quoted_text and without_links(quoted_text, self.logins()) != quoted_text:
-            # The quoted text is our prompt with its link: Hermes sees the reply, but not the link.
+            # The quoted text is our prompt with a login link. Hermes may see the reply, but not that link.
             hermes.clear_quoted_text(hermes_event)
             quoted_text = ""
         if not (text or quoted_text or files):
@@ -208,7 +213,7 @@ class HermesAdapter:
     def _claim_lines(self, event: IncomingEvent, chat: Chat) -> str | None:
         """Claim our lines of a merged message; return the text for Hermes, None if no line is ours."""
         judgements: dict[str, Judgement] = {}
-        # The event has the id of only one of the merged messages, perhaps not of the one with the code.
+        # The event has the id of only one of the merged messages, and the code may be in another one.
         line_event = replace(event, message_id=hermes.UNKNOWN_MESSAGE_ID)
 
         def is_ours(line: str) -> bool:
@@ -227,7 +232,7 @@ class HermesAdapter:
         return [path for path, text in files.items() if contains_our_code(text, logins, redirects)]
 
     def _remove_codes_from_context(self, hermes_event: Any) -> None:  # noqa: ANN401  Hermes's own
-        """Remove lines with a code from the earlier messages of a channel that Hermes shows the model."""
+        """Remove lines with a code from an event's earlier messages of the channel: the model sees these."""
         context = str(getattr(hermes_event, "channel_context", None) or "")
         if not context or not may_contain_code(context):
             return
@@ -236,7 +241,7 @@ class HermesAdapter:
             lines = context.splitlines()
             other_lines = [line for line in lines if not contains_our_code(line, logins, redirects)]
             rest = "\n".join(other_lines)
-            # No single line contains a code that is broken into several lines.
+            # A code that is broken into several lines is in no single line.
             is_broken = contains_our_code(rest, logins, redirects)
             hermes.set_channel_context(hermes_event, None if is_broken else rest or None)
 
@@ -332,7 +337,7 @@ class HermesAdapter:
             event = replace(event, command=command[0], text=command[1])
         intent = self._parse_intent(event, chat, logins)
         if isinstance(intent, UnrelatedEvent) and command is not None and command[0] != HELP:
-            # For example "cancel" if no login waits.
+            # An example is "cancel" if no login waits.
             event, intent = replace(event, command="connections", text=""), ListConnections()
         elif (
             isinstance(intent, UnrelatedEvent)

@@ -5,9 +5,9 @@ server is connected, the call times out instead. So this module checks the token
 server that never had a token has no tools at all. So the model gets a tool that asks for a login.
 
 The tool waits for the login in the thread of the agent. After a failed call, the hook waits in the same way.
-It then repeats the call, and the model gets the result of the second call. Hermes 0.21 gives a hook 30
-seconds, which is too short for a login: there, the hook tells the model to call the tool, and then to repeat
-the call.
+The hook then repeats the call, and the model gets the result of the second call. Hermes 0.21 gives a hook 30
+seconds, which is too short for a login. With that version, the hook tells the model to call the tool, and
+then to repeat the failed call.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from hermes_mcp_auth_remote.values import Secret, Server
 
 # How long a tool's result waits for the prompt. Discovery and registration take about two seconds.
 PROMPT_SECONDS = 40.0
-# How long a tool's result then waits for the login.
+# After the prompt, how long a tool's result waits for the login.
 LOGIN_WAIT_SECONDS = 240.0
-# The part of Hermes's time limit for a call that is left for the repeated call.
+# Of Hermes's time limit for a call, this part is reserved for the repeated call.
 REPEATED_CALL_SECONDS = 60.0
-# The part of Hermes's time limit for a hook that this module does not use.
+# Of Hermes's time limit for a hook, this module leaves this part unused.
 HOOK_MARGIN_SECONDS = 5.0
-# A hook with less time than this does not wait for a login.
+# If a hook has less time than this, it does not wait for a login.
 MIN_HOOK_SECONDS = 150.0
 # How often a waiting call checks whether the user has stopped the turn.
 INTERRUPT_CHECK_SECONDS = 0.5
-# The shortest time between two checks of a server's token, if its calls fail again and again.
+# If a server's calls fail again and again, the shortest time between two checks of its token.
 RECHECK_SECONDS = 20.0
 
 CONNECTED = "The user has logged in to {server}. Call its tools now."
@@ -86,7 +86,7 @@ class LoginOutcome:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of one of the model's tools, as Hermes passes it to the hook. `seconds`: how long it took."""
+    """A call of one of the model's tools, as Hermes passes it to the hook. `seconds`: its duration."""
 
     name: str
     arguments: Mapping[str, object]
@@ -144,7 +144,7 @@ class AgentLogins:
         return outcome.sentence
 
     def _current_source(self) -> Any:  # noqa: ANN401  Hermes's own
-        """Return the SessionSource of the turn that runs; None if no user can be prompted there."""
+        """Return the SessionSource of the current turn; None if no user can be prompted in its chat."""
         platform, user, chat = (hermes.session_value(name) for name in ("PLATFORM", "USER_ID", "CHAT_ID"))
         adapter = self._runtime.adapter_for_platform(platform, hermes.session_value("PROFILE"))
         if adapter is None or not user or not chat:
@@ -165,7 +165,7 @@ class AgentLogins:
     ) -> LoginOutcome | None:
         """Ask for a login and wait for it; None if no user could be asked."""
         with suppress(RuntimeError):
-            # Never block an event loop: if Hermes calls from one, do not prompt.
+            # Never block an event loop: if Hermes calls this method on an event loop, do not prompt.
             asyncio.get_running_loop()
             return None
         limit = hermes.tool_time_limit_seconds() - call_seconds
@@ -214,7 +214,7 @@ async def request_login(
     except McpAuthError as error:
         return LoginOutcome("not_connected", f"{error} {error.advice}")
     if rejected_header is None:
-        # The tokens are valid, or were just refreshed: Hermes reads them.
+        # The tokens are valid or were just refreshed, and Hermes reads them from the store.
         await runtime.connect_server(server_name, profile)
         return LoginOutcome("already_connected", ALREADY_CONNECTED.format(server=server_name))
     await adapter.login_cache.refresh()
@@ -260,8 +260,8 @@ async def _wait_for_login(
 ) -> bool:
     """Wait until a login of this session that is not in `done_ids` succeeds; return whether one did.
 
-    That can be another login than the task's: a user may use the command instead, and an answer may come
-    while the task starts. Then cancel the task's own login.
+    The login that succeeds may not be the task's own: the user may use the command instead, and an answer may
+    come while the task starts. If so, cancel the task's own login.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
@@ -281,7 +281,7 @@ async def _wait_for_login(
 
 
 async def _wait_for_change(login_task: asyncio.Task[bool], adapter: HermesAdapter) -> None:
-    """Wait until the task is over or a login has changed."""
+    """Wait until the task is over or any login has changed."""
     change = asyncio.ensure_future(adapter.login_cache.wait_for_change())
     was_over = login_task.done()
     try:
@@ -297,7 +297,7 @@ async def _wait_for_change(login_task: asyncio.Task[bool], adapter: HermesAdapte
 async def _wait_for_prompt(
     login_task: asyncio.Task[bool], adapter: HermesAdapter, session: Session, user_id: str
 ) -> bool:
-    """Wait until the user gets a prompt for this session or the task is over; return whether they got one."""
+    """Wait until the user gets a prompt for this session or the task is over. Return True for a prompt."""
     with suppress(TimeoutError):
         async with asyncio.timeout(PROMPT_SECONDS):
             while not login_task.done():
@@ -311,9 +311,9 @@ async def _wait_for_prompt(
 
 
 async def _find_rejected_header(session: Session, server: Server) -> Secret | None:
-    """Return the Authorization header that the server rejects for good, "" if there is none.
+    """Return the Authorization header that the server rejects for good; None if the session works.
 
-    Return None if the session works. Raises McpAuthError.
+    Return "" if the session has no header because a login is needed. Raises McpAuthError.
     """
     try:
         header = Secret(await session.header())
@@ -333,7 +333,7 @@ async def _find_rejected_header(session: Session, server: Server) -> Secret | No
 
 
 def _probe(url: str, header: Secret) -> Exchange[Response]:
-    """Send MCP's `ping` with the token: every revision of MCP knows it, and it changes nothing."""
+    """Send MCP's `ping` with the token. Every revision of MCP has `ping`, and it changes nothing."""
     headers = (
         ("Authorization", header),
         ("Content-Type", "application/json"),

@@ -17,7 +17,7 @@ from gateway_hooks.dialog.code_detection import MAX_SEARCHED_CHARS, may_contain_
 from gateway_hooks.hermes import internals as hermes
 from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS
 
-# How many files of one message are searched. Chats take ten at most.
+# The number of files of one message that are searched. Chats accept at most ten files in a message.
 MAX_FILES = 20
 # The files of a message share the limit MAX_SEARCHED_CHARS. At least this much of each file is searched.
 MIN_FILE_BYTES = MAX_PASTE_CHARS
@@ -32,7 +32,7 @@ def has_cached_files(hermes_event: Any) -> bool:  # noqa: ANN401  Hermes's own
 
 
 def cached_texts_with_codes(hermes_event: Any) -> dict[Path, str]:  # noqa: ANN401  Hermes's own
-    """Return the files of an event whose text may contain a code, with that text."""
+    """Return each file of an event whose text may contain a code, and that text."""
     texts, remaining_chars = dict[Path, str](), MAX_SEARCHED_CHARS
     for path in _cached_paths(hermes_event):
         text = _read_text(path, max(remaining_chars, MIN_FILE_BYTES))
@@ -49,7 +49,7 @@ def delete_cached_files(paths: Iterable[Path]) -> None:
 
 
 def delete_cached_file(path: Path) -> bool:
-    """Delete a file of Hermes's cache; return False if it is still there or lies outside the cache."""
+    """Delete a file of Hermes's cache. Return False if the file still exists or lies outside the cache."""
     try:
         folder = hermes.document_cache_dir()
         if folder is None or path.parent.resolve() != folder.resolve():

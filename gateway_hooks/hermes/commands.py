@@ -20,12 +20,12 @@ _VERBS = {
     "help": "help",
     **{command: command for command in ("connections", "connect", "disconnect", *COMMANDS_BY_VERB.values())},
 }
-# Words up to this length are shorter than any code, so Hermes may see them.
+# A word of at most this length is shorter than any code, so Hermes may see it.
 _MAX_WORD_CHARS = 19
 
 
 def skip_if_code(hermes_event: Any) -> dict[str, str] | None:  # noqa: ANN401  Hermes's own
-    """Return the hook action for an event that could not be read: SKIP if it carries a code, else None."""
+    """Return the hook action for an event that could not be read: SKIP if it contains a code, else None."""
     texts = (*event_texts(hermes_event), *cached_texts_with_codes(hermes_event).values())
     return SKIP if any(contains_authorization_response(text) for text in texts) else None
 
@@ -33,8 +33,8 @@ def skip_if_code(hermes_event: Any) -> dict[str, str] | None:  # noqa: ANN401  H
 def parse_command(text: str, bot_name: str = "") -> tuple[str, str] | None:
     """Parse "/mcpauth ..." into a dispatcher's command and its argument; None for any other text.
 
-    A command may name a bot ("/mcpauth@bot"); it must be `bot_name`. A word that is not a verb is the name of
-    a server to connect.
+    If a command names a bot ("/mcpauth@bot"), that name must be `bot_name`. If the word after the command is
+    not a verb, it is the name of a server to connect.
     """
     match = _COMMAND_PATTERN.fullmatch(text)
     if match is None or (match[1] or bot_name).lower() != bot_name.lower():
@@ -48,7 +48,7 @@ def parse_command(text: str, bot_name: str = "") -> tuple[str, str] | None:
 def split_merged_message(text: str, is_ours: Callable[[str], bool]) -> tuple[list[str], str]:
     """Return our lines of a message that Hermes has merged from several, and the text that Hermes may see.
 
-    That text is empty if one of the other lines could be part of a code.
+    If one of the other lines could be a part of a code, the text for Hermes is empty.
     """
     lines = text.splitlines()
     ours = [line for line in lines if line.strip() and is_ours(line)]

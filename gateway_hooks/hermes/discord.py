@@ -1,6 +1,7 @@
 """Receive Discord messages before Hermes does, by a cog in the client of Hermes's adapter.
 
-Hermes registers the slash command and acknowledges it first, so our reply is a separate ephemeral message.
+Hermes registers the slash command and acknowledges each use first, so our reply is a separate ephemeral
+message.
 The form for the pasted address opens from a button. A code is never an argument of a command, because Hermes
 logs the arguments.
 """
@@ -72,7 +73,7 @@ class _AcknowledgedCommandChat(InteractionChat):
     """A reply to a command that Hermes has acknowledged. It removes the "is thinking" message."""
 
     async def delete_acknowledgement(self) -> None:
-        """Delete the acknowledgement. Call it first: otherwise the next message replaces it."""
+        """Delete the acknowledgement. Call this method first: the next message would replace it."""
         with contextlib.suppress(discord.HTTPException):
             await self._interaction.delete_original_response()
 
@@ -105,7 +106,7 @@ class HermesDiscordAdapter(HermesAdapter):
     def start(self) -> None:
         """Receive each message and each pressed button before Hermes does."""
         redact_discord_logs()
-        # discord.py reads an event's handler from an attribute, and Hermes has set it.
+        # discord.py reads the handler of an event from an attribute. Hermes has set this attribute.
         hermes_handler = self._original_on_message = self._client.on_message
 
         async def handle_message_first(message: discord.Message) -> None:
@@ -146,7 +147,7 @@ class HermesDiscordAdapter(HermesAdapter):
         return True
 
     def _claim_message(self, message: discord.Message, *, is_edited: bool) -> bool:
-        """Claim a message if it is ours. Ignore an edited command: it ran when it was sent."""
+        """Claim a message if it is ours. Ignore an edited command: the command ran when the user sent it."""
         bot_id = self._cog.platform.bot_id
         if str(message.author.id) == bot_id or message.webhook_id == (self._client.application_id or 0):
             return False

@@ -1,9 +1,9 @@
 """Access to names in Hermes that Hermes does not document for plugins. No other module uses such a name.
 
-Hermes moves them between versions. `NAMES` lists the modules that may have each name, and what users lose if
-no module has it: then a function here returns None or False, and logs one warning. Only
-`telegram_application` and `discord_client` raise AttributeError instead. Checked with Hermes 0.19.0, and with
-the source text of 0.21.
+Hermes moves these names between versions. For each name, `NAMES` lists the modules that may have it, and
+what users lose without it. If no module has a name, the function here that needs it returns None or False,
+and logs one warning. Only `telegram_application` and `discord_client` raise AttributeError instead. Checked
+with Hermes 0.19.0, and with the source text of 0.21.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from hermes_mcp_auth_remote.config import hermes_home_path
 COMMAND = "mcpauth"
 # Hermes names a tool "mcp__SERVER__TOOL".
 MCP_TOOL_PREFIX = "mcp__"
-# The id that this package gives a message if the platform returns none.
+# The id that this package gives to a message if the platform returns no id.
 UNKNOWN_MESSAGE_ID = "?"
 
 BusyHandler = Callable[[Any, str], Awaitable[bool]]
 
 
 class HermesName(NamedTuple):
-    """The modules that may have a name, the newest layout first, and what users lose without it.
+    """The modules that may have a name (the newest layout first), and what users lose without the name.
 
     If the consequence is empty, users lose nothing. `is_new`: Hermes 0.19 does not have the name.
     """
@@ -106,7 +106,7 @@ PLATFORM_ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
         "_is_allowed_user": "no Discord role allows a user to log in",
     },
 }
-# The likely names of methods with which a later Hermes reads pasted addresses itself.
+# A later Hermes may read pasted addresses itself. Its methods for this would probably have such names.
 _PASTE_RELAY = re.compile(r"oauth\w*(relay|paste|callback)|(relay|paste|callback)\w*oauth", re.IGNORECASE)
 
 log = logging.getLogger(__name__)
@@ -127,16 +127,16 @@ def _missing_sentence(name: str) -> str:
 
 
 def _find_name(name: str) -> tuple[Any, str]:
-    """Return the value of a name of NAMES and its module; (None, "") if no module has it."""
+    """Return the value of a name in NAMES and the module's name; (None, "") if no module has the name."""
     for module in NAMES[name].modules:
-        # An import may raise anything.
+        # An import may raise any exception.
         with suppress(Exception):
             return getattr(import_module(module), name), module
     return None, ""
 
 
 def _import_name(name: str) -> Any:  # noqa: ANN401  untyped in Hermes
-    """Return the value of a name of NAMES; if there is none, return None and warn once."""
+    """Return the value of a name in NAMES; if no module has the name, return None and warn once."""
     value, module = _find_name(name)
     if not module and NAMES[name].consequence:
         warn_once(_missing_sentence(name))
@@ -144,7 +144,7 @@ def _import_name(name: str) -> Any:  # noqa: ANN401  untyped in Hermes
 
 
 def hermes_version() -> str:
-    """Return the version of the Hermes in this environment; "" if it is not known."""
+    """Return the version of Hermes in this environment; "" if the version is not known."""
     with suppress(Exception):
         return str(import_module("hermes_cli").__version__)
     with suppress(metadata.PackageNotFoundError):
@@ -153,7 +153,7 @@ def hermes_version() -> str:
 
 
 def layout() -> Literal["0.19", "0.21", "unknown"]:
-    """Return the layout of Hermes, known from the module of the function that discovers MCP tools."""
+    """Return the layout of Hermes. The module of the function that discovers MCP tools shows the layout."""
     _, module = _find_name("discover_mcp_tools")
     if not module:
         return "unknown"
@@ -161,7 +161,10 @@ def layout() -> Literal["0.19", "0.21", "unknown"]:
 
 
 def missing_names() -> list[str]:
-    """Return one sentence per missing name: what users lose. Imports Hermes's modules: use a thread."""
+    """Return one sentence per missing name: what users lose.
+
+    Imports modules of Hermes: call it in a thread.
+    """
     is_old = layout() == "0.19"
     return [
         _missing_sentence(name)
@@ -189,7 +192,7 @@ def missing_attributes(gateway: Any) -> list[str]:  # noqa: ANN401
 
 
 def describe_installation(gateway: Any) -> tuple[str, bool]:  # noqa: ANN401
-    """Return sentences about this Hermes and what it lacks, and whether it lacks nothing.
+    """Return sentences about this Hermes and its missing names, and True if it has all names.
 
     Imports modules of Hermes: call it in a thread.
     """
@@ -208,7 +211,7 @@ def describe_installation(gateway: Any) -> tuple[str, bool]:  # noqa: ANN401
 def takes_pastes(gateway: Any, platform_adapter: Any) -> bool:  # noqa: ANN401
     """Return whether this Hermes itself reads addresses that users paste in a chat.
 
-    No version did so in November 2026. This function looks for methods with a name that suggests it.
+    No version did so in November 2026. This function looks for methods whose names suggest it.
     """
     names = [*dir(gateway), *dir(platform_adapter)]
     return any(_PASTE_RELAY.search(name) is not None for name in names)
@@ -218,7 +221,7 @@ def takes_pastes(gateway: Any, platform_adapter: Any) -> bool:  # noqa: ANN401
 
 
 def running_gateway() -> Any:  # noqa: ANN401  untyped in Hermes
-    """Return the gateway of this process once it runs and has platforms; None before."""
+    """Return the gateway of this process; None until it runs and has platforms."""
     for module in ("gateway.run", "__main__"):
         reference = getattr(sys.modules.get(module), "_gateway_runner_ref", None)
         gateway = reference() if callable(reference) else None
@@ -235,7 +238,7 @@ def event_loop_of(gateway: Any) -> asyncio.AbstractEventLoop | None:  # noqa: AN
 
 @dataclass(frozen=True, slots=True)
 class AdapterRef:
-    """An adapter of the gateway, its platform (Hermes's enum member) and its profile ("": the main one)."""
+    """An adapter of the gateway, its platform (Hermes's enum member) and profile ("": the main profile)."""
 
     platform_adapter: Any
     platform: Any
@@ -264,7 +267,7 @@ def adapter_refs(gateway: Any) -> Iterator[AdapterRef]:  # noqa: ANN401
 
 
 def platform_adapter_for(gateway: Any, source: Any) -> Any:  # noqa: ANN401
-    """Return the adapter that a SessionSource belongs to; None if there is none."""
+    """Return the adapter that a SessionSource belongs to; None if there is no such adapter."""
     try:
         return gateway._adapter_for_source(source)
     except Exception:  # noqa: BLE001  the method may have moved
@@ -363,7 +366,7 @@ def can_dispatch_again(platform_adapter: Any) -> bool:  # noqa: ANN401
 
 
 async def dispatch_again(platform_adapter: Any, hermes_event: Any) -> None:  # noqa: ANN401
-    """Give an event back to the adapter that it came from, as if it came now."""
+    """Give an event back to the adapter that it came from. The adapter handles it as a new event."""
     await platform_adapter.handle_message(hermes_event)
 
 
@@ -403,7 +406,7 @@ def document_cache_dir() -> Path | None:
 def make_source(
     adapter_ref: AdapterRef, user_id: str, chat_id: str = "", chat_type: str = "dm", **fields: object
 ) -> Any:  # noqa: ANN401
-    """Make a SessionSource, by default of the user's private chat; None if Hermes has no such class."""
+    """Make a SessionSource, by default for the user's private chat; None if Hermes has no such class."""
     source_class = _import_name("SessionSource")
     if source_class is None:
         return None
@@ -419,7 +422,7 @@ def make_source(
 
 
 def session_value(name: str) -> str:
-    """Return a value of the chat whose turn runs, such as "CHAT_ID"; "" if no chat's turn runs."""
+    """Return a value of the chat that the current turn belongs to, such as "CHAT_ID"; "" without a turn."""
     get_session_env = _import_name("get_session_env")
     return "" if get_session_env is None else str(get_session_env(f"HERMES_SESSION_{name}", "") or "")
 
@@ -428,7 +431,7 @@ def session_value(name: str) -> str:
 
 
 def is_user_authorized(gateway: Any, source: Any) -> bool:  # noqa: ANN401
-    """Return whether the user of a SessionSource may talk to Hermes there; False if that cannot be read."""
+    """Return whether the user of a SessionSource may talk to Hermes in its chat; False if this is unknown."""
     try:
         return bool(gateway._is_user_authorized(source))
     except Exception:  # noqa: BLE001  the method may have moved: admit no user
@@ -447,7 +450,7 @@ def slash_policy(gateway: Any, source: Any) -> Any:  # noqa: ANN401
 
 
 def home_of(profile: str) -> Path:
-    """Return the HERMES_HOME of a profile; for the main one (""), that of this process."""
+    """Return the HERMES_HOME of a profile; for the main profile (""), the HERMES_HOME of this process."""
     if profile:
         get_profile_dir = _import_name("get_profile_dir")
         if get_profile_dir is not None:
@@ -457,7 +460,7 @@ def home_of(profile: str) -> Path:
 
 @contextmanager
 def profile_scope(profile: str) -> Generator[None]:
-    """Make Hermes read the files and secrets of a profile in this thread; "" changes nothing."""
+    """Make Hermes read the files and secrets of a profile in this thread; for "", change nothing."""
     setters = [
         _import_name(name)
         for name in ("set_hermes_home_override", "build_profile_secret_scope", "set_secret_scope")
@@ -488,7 +491,7 @@ def has_mcp_discovery() -> bool:
 
 
 def discover_mcp_tools(server_name: str) -> None:
-    """Connect a server, and with Hermes 0.19 also the others that are not connected. Blocks."""
+    """Connect a server; with Hermes 0.19, also all other servers that are not connected. Blocks."""
     discover = _import_name("discover_mcp_tools")
     if discover is None:
         return
@@ -500,7 +503,7 @@ def discover_mcp_tools(server_name: str) -> None:
 
 
 def shut_down_mcp_server(server_name: str) -> None:
-    """Disconnect a server; with Hermes 0.19, all of them. Blocks."""
+    """Disconnect a server; with Hermes 0.19, all servers. Blocks."""
     shut_down = _import_name("shutdown_mcp_servers")
     if shut_down is None:
         return
@@ -520,7 +523,7 @@ def _takes(function: Callable[..., Any], parameter: str) -> bool:
 
 
 def _clear_connect_cooldown(server_name: str) -> None:
-    """Let Hermes connect a server at once: later versions wait longer after each failed attempt."""
+    """Let Hermes connect a server at once. Later versions wait after a failed attempt, longer each time."""
     if layout() != "0.21":
         return
     with _find_name("_lock")[0] or nullcontext():
@@ -531,7 +534,7 @@ def _clear_connect_cooldown(server_name: str) -> None:
 
 
 def _server_name_of(key: object) -> str:
-    """Return the server's name of a key: with several profiles, Hermes's keys are (scope, name)."""
+    """Return the server name in a key of Hermes. With several profiles, such a key is (scope, name)."""
     return str(cast("tuple[object, ...]", key)[-1] if isinstance(key, tuple) else key)
 
 
@@ -555,7 +558,7 @@ def connected_mcp_servers() -> frozenset[str]:
 
 
 def mcp_tool_prefix(server_name: str) -> str | None:
-    """Return what the names of a server's tools begin with, such as "mcp__notes__"; None if unknown."""
+    """Return the prefix of the names of a server's tools, such as "mcp__notes__"; None if it is not known."""
     sanitize = _import_name("sanitize_mcp_name_component")
     return None if sanitize is None else f"{MCP_TOOL_PREFIX}{sanitize(server_name)}__"
 
@@ -564,13 +567,13 @@ def mcp_tool_prefix(server_name: str) -> str | None:
 
 
 def is_turn_interrupted() -> bool:
-    """Return whether the user has stopped the turn that runs in this thread; True if that is not known."""
+    """Return True if the user has stopped the turn that runs in this thread, or if that is not known."""
     is_interrupted = _import_name("is_interrupted")
     return is_interrupted is None or bool(is_interrupted())
 
 
 def tool_time_limit_seconds() -> float:
-    """Return how long Hermes waits for calls that run side by side: by default 420 seconds (0.19.0)."""
+    """Return how long Hermes waits for calls that run concurrently: by default 420 seconds (0.19.0)."""
     try:
         seconds = float(os.environ.get("HERMES_CONCURRENT_TOOL_TIMEOUT_S", "") or 420.0)
     except ValueError:
@@ -581,7 +584,8 @@ def tool_time_limit_seconds() -> float:
 def hook_time_limit_seconds() -> float:
     """Return how long Hermes waits for a hook. If a hook takes longer, Hermes skips it for a minute.
 
-    Hermes 0.19 waits without a limit, 0.21 by default 30 seconds (`plugins.hook_callback_timeout`).
+    Hermes 0.19 waits without a limit. Hermes 0.21 waits 30 seconds by default
+    (`plugins.hook_callback_timeout`).
     """
     if layout() == "0.19":
         return float("inf")
@@ -594,7 +598,10 @@ def hook_time_limit_seconds() -> float:
 
 
 def call_tool(name: str, arguments: Mapping[str, object], **ids: str) -> str | None:
-    """Call one of the model's tools as Hermes does, without hooks; None if that is not possible. Blocks."""
+    """Call one of the model's tools as Hermes does, but without hooks. Blocks.
+
+    Return the result; None if the call is not possible.
+    """
     registry = _import_name("registry")
     try:
         return None if registry is None else str(registry.dispatch(name, dict(arguments), **ids))
@@ -604,7 +611,7 @@ def call_tool(name: str, arguments: Mapping[str, object], **ids: str) -> str | N
 
 
 def refresh_turn_tools(gateway: Any) -> bool:  # noqa: ANN401
-    """Add the tools of newly connected servers to the turn of this thread; return False if that fails."""
+    """Add the tools of newly connected servers to the turn of this thread; return False on failure."""
     refresh = _import_name("refresh_agent_mcp_tools")
     running: Mapping[str, Any] = getattr(gateway, "_running_agents", None) or {}
     agent = running.get(session_value("KEY"))

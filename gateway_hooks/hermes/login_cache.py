@@ -1,7 +1,7 @@
 """Keep a profile's logins and configured redirect URIs in memory.
 
-Hermes's hook must decide on the gateway's event loop, at once, whether a message is for this package. So no
-file may be read there: a thread reads, and the hook uses what the thread read last.
+Hermes's hook must decide on the gateway's event loop, at once, whether a message is for this package. So the
+hook may not read a file: a thread reads the files, and the hook uses what the thread read last.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.protocol import UNKNOWN, Unknown, Version
 from hermes_mcp_auth_remote.threads import run_file_work
 
-# Logins expire without a change of a file: read them at least this often.
+# When a login expires, no file changes. So read the logins at least this often.
 MAX_AGE_SECONDS = 10.0
 
 
 class LoginCache:
     """The logins of one HERMES_HOME, and the redirect URIs of its config.yaml, as last read.
 
-    `refresh` is called twice a second, and before a user sees a login or its outcome. So each login that a
-    user can answer is known here.
+    `refresh` is called twice a second, and before a user sees a login or its outcome. So the cache has each
+    login that a user can answer.
     """
 
     def __init__(self, service: AuthService, servers: ConfigServers) -> None:
@@ -42,7 +42,7 @@ class LoginCache:
         self._changed = asyncio.Event()
 
     async def refresh(self) -> None:
-        """Read what has changed, in a thread. Raises nothing: `error` says why the logins are missing."""
+        """Read what has changed, in a thread. Raises nothing: after a failure, `error` has the reason."""
         # One read at a time: an older result must not replace a newer one.
         async with self._lock:
             previous_logins = self.logins

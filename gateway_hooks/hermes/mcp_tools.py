@@ -1,8 +1,8 @@
 """Load a server's tools into the running gateway after a login.
 
-Measured with Hermes 0.19.0: Hermes reads a connected server's new token from disk at the next request. It
-never retries a server that had no token at startup. If a server's token becomes invalid, Hermes pauses or
-parks the connection. Hermes 0.21 also pauses after a failed connection, longer each time.
+Measured with Hermes 0.19.0: if a server is connected, Hermes reads its new token from disk at the next
+request. If a server had no token at startup, Hermes never retries it. If a server's token becomes invalid,
+Hermes pauses or parks the connection. Hermes 0.21 also pauses after a failed connection, longer each time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 def ensure_connected(server_name: str, profile: str = "") -> bool:
     """Make Hermes connect a server of a profile; return whether it is connected afterwards.
 
-    Blocks while the server responds: call it off the event loop. Raises nothing.
+    Blocks until the server responds: do not call this function on the event loop. Raises nothing.
     """
     if not hermes.has_mcp_discovery():
         return False
@@ -43,7 +43,7 @@ def is_connected(server_name: str) -> bool:
 
 
 def server_for_tool(tool_name: str, server_names: Iterable[str]) -> str | None:
-    """Return which of these servers a tool of the model belongs to; None if it belongs to none."""
+    """Return which of these servers a tool of the model belongs to; None if the tool belongs to no server."""
     if not tool_name.startswith(hermes.MCP_TOOL_PREFIX):
         return None
     # The longest name first: one server's name may begin with another's.

@@ -45,7 +45,7 @@ class PlainTextPlatform:
         return Capabilities(has_buttons=False, can_copy=False, command_prefix=COMMAND_PREFIX)
 
     def private_chat(self, user_id: str) -> Chat:
-        """Return the private chat that the user last wrote in. The bot cannot open one itself."""
+        """Return the private chat that the user last wrote in. The bot cannot open a private chat itself."""
         return self.chat_for(self._find_private_chat_id(user_id) or "", user_id, is_private=True)
 
     def chat_for(self, chat_id: str, user_id: str, thread_id: str = "", *, is_private: bool) -> PlainTextChat:

@@ -13,7 +13,7 @@ from hermes_mcp_auth_remote.values import Owner
 
 @dataclass(frozen=True, slots=True)
 class HermesSender(Sender):
-    """A sender and the chat of their message; `source` is Hermes's SessionSource for both."""
+    """The sender and the chat of a message. `source` is Hermes's SessionSource for both."""
 
     source: Any = field(default=None, repr=False, compare=False)
 
@@ -22,14 +22,14 @@ class HermesSender(Sender):
 class HermesPolicy:
     """The policy for the users of one adapter. All users share tokens: Hermes has no tokens per user.
 
-    A login that is requested in a group ends in a private chat, so the user must be allowed in both.
+    If a user requests a login in a group, it ends in a private chat. So the user must be allowed in both.
     """
 
     gateway: Any
     adapter_ref: hermes.AdapterRef
 
     def may_talk(self, sender: Sender) -> bool:
-        """Return whether Hermes answers this user in the chat of their message."""
+        """Return whether Hermes answers this user in the chat of the message."""
         return hermes.is_user_authorized(self.gateway, self.source_of(sender))
 
     def may_run(self, sender: Sender) -> bool:
@@ -38,7 +38,7 @@ class HermesPolicy:
         return rules is None or bool(rules.can_run(sender.user_id, hermes.COMMAND))
 
     def may_change(self, sender: Sender) -> bool:
-        """Return whether this user is an administrator; every user is one if the operator named none."""
+        """Return whether this user is an administrator. If the operator named none, every user is one."""
         return all(self._may_change_at(sender.user_id, source) for source in self.required_sources(sender))
 
     def required_sources(self, sender: Sender) -> tuple[Any, ...]:
@@ -50,7 +50,10 @@ class HermesPolicy:
         return None
 
     def reminder_recipients(self) -> tuple[str, ...]:
-        """Return the administrators of private chats; if there are none, the user if only one is allowed."""
+        """Return the administrators of private chats.
+
+        If there are none and exactly one user is allowed, return that user.
+        """
         rules = hermes.slash_policy(self.gateway, hermes.make_source(self.adapter_ref, "0"))
         admins: list[str] = sorted(str(user) for user in getattr(rules, "admin_user_ids", ()))
         if not admins:
@@ -60,7 +63,7 @@ class HermesPolicy:
         return tuple(admins)
 
     def source_of(self, sender: Sender) -> Any:  # noqa: ANN401  Hermes's own
-        """Return the sender's SessionSource; that of their private chat if none is known."""
+        """Return the sender's SessionSource; if none is known, the SessionSource of the private chat."""
         source = sender.source if isinstance(sender, HermesSender) else None
         return hermes.make_source(self.adapter_ref, sender.user_id) if source is None else source
 

@@ -28,7 +28,8 @@ from hermes_mcp_auth_remote.threads import run_file_work, run_in_own_thread
 
 # How often this module looks for replaced adapters and for logins that another process finished.
 SYNC_INTERVAL_SECONDS = 0.5
-# How many times this module checks whether the bot has shown a login's outcome, before it sends a message.
+# If a server's tools are not loaded, this module says so after the bot has shown the outcome of the login.
+# It checks this many times whether the bot has shown the outcome; after that, it tells the user in any case.
 MESSAGE_SYNC_TRIES = 20
 # These platforms have no identified users. For example, every program that knows an ntfy topic can read it.
 PLATFORMS_WITHOUT_USERS = frozenset(
@@ -47,7 +48,7 @@ class GatewayRuntime:
         # Report a missing HERMES_HOME at the start, not at the first message. Raises ConfigError.
         hermes.home_of("")
         self._adapters: dict[int, HermesAdapter] = {}
-        # By HERMES_HOME: each profile has its own.
+        # The keys are the HERMES_HOME directories: each profile has its own.
         self._login_caches: dict[Path, LoginCache] = {}
         self._handled_login_ids: dict[Path, set[str]] = {}
         self._logged_store_errors: set[Path] = set()
@@ -80,11 +81,11 @@ class GatewayRuntime:
             hermes.wrap_busy_handler(adapter_ref.platform_adapter, self.handle_event)
 
     def adapter_for_source(self, source: Any) -> HermesAdapter | None:  # noqa: ANN401  Hermes's own
-        """Return the adapter for a SessionSource of Hermes; None if there is none."""
+        """Return the adapter for a SessionSource of Hermes; None if there is no such adapter."""
         return self._adapters.get(id(hermes.platform_adapter_for(self.gateway, source)))
 
     def adapter_for_platform(self, platform: str, profile: str = "") -> HermesAdapter | None:
-        """Return the adapter for a platform's name and a profile; None if there is none."""
+        """Return the adapter for a platform's name and a profile; None if there is no such adapter."""
         wanted = (platform, "" if profile == "default" else profile)
         for adapter in self._adapters.values():
             if (adapter.adapter_ref.platform_name, adapter.adapter_ref.profile) == wanted:
@@ -121,7 +122,7 @@ class GatewayRuntime:
                 if hermes.name_of_platform(hermes_event.source.platform) in PLATFORMS_WITHOUT_USERS
                 else skip_if_code(hermes_event)
             )
-        except Exception as error:  # noqa: BLE001  Hermes would log its text and handle the message
+        except Exception as error:  # noqa: BLE001  else Hermes would log the text and handle the message
             log.error("A message could not be read: %s.", type(error).__name__)  # noqa: TRY400
             return skip_if_code(hermes_event)
 
@@ -149,7 +150,7 @@ class GatewayRuntime:
             await asyncio.sleep(SYNC_INTERVAL_SECONDS)
 
     async def _connect_finished_logins(self, profile: str) -> None:
-        """Load the tools of each server with a new finished login, also one of another process."""
+        """Load the tools of each server that has a new finished login, of this or of another process."""
         home = hermes.home_of(profile)
         login_cache = self._login_cache_at(home)
         await login_cache.refresh()
@@ -170,7 +171,7 @@ class GatewayRuntime:
         handled_ids &= done.keys()
 
     def _log_store_error(self, home: Path, error: McpAuthError) -> None:
-        """Log why the logins of a home cannot be read, once until they can be read again."""
+        """Log why the logins of a home cannot be read. Log it only once until they can be read again."""
         if home not in self._logged_store_errors:
             self._logged_store_errors.add(home)
             log.warning("The logins cannot be read: %s", error)
@@ -183,7 +184,8 @@ class GatewayRuntime:
         if is_live:
             log.info("The tools of %s are loaded.", name)
             return
-        # Wait until the message that reports the connection is sent: then the login has no messages left.
+        # Wait until the bot has sent the message that reports the connection: the bot then empties
+        # `message_ids`.
         service = self._login_cache_at(hermes.home_of(profile)).service
         for _ in range(MESSAGE_SYNC_TRIES):
             with contextlib.suppress(McpAuthError):

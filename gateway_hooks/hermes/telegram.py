@@ -53,7 +53,7 @@ class HermesTelegramAdapter(HermesAdapter):
     ) -> None:
         """Attach to a connected adapter; raises AttributeError if Hermes has moved its application."""
         self._app: TelegramApplication = hermes.telegram_application(adapter_ref.platform_adapter)
-        # Read the id now: if the bot is not initialised, this raises, and the caller uses plain text instead.
+        # Read the id now. If the bot is not initialised, the read raises, and the caller uses plain text.
         self._bot: Bot = self._app.bot
         self._bot_id = str(self._bot.id)
         self._calls = ApiCalls()
@@ -117,7 +117,7 @@ class HermesTelegramAdapter(HermesAdapter):
                 event.text
             )
             if update.edited_message and is_command:
-                # The command ran when it was sent. Still search the edited message for a code.
+                # The command ran when the user sent it. Only search the edited message for a code.
                 event = replace(event, text="")
         return replace(event, sender=self._make_sender(event, chat.origin, update)), chat
 

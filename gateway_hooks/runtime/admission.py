@@ -1,7 +1,7 @@
 """Admit users from the chat: a pairing code for the first administrator, then `/approve` and `/people`.
 
-Codes live in memory, work once and expire after ten minutes. Five wrong tries, from any user, end the
-pairing code. A code only adds a user to the list that `PeopleFile` stores.
+Codes are in memory only, work once and expire after ten minutes. After five wrong tries by any users, the
+pairing code is invalid. A code only adds a user to the list that `PeopleFile` stores.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Admission:
         return not (policy.users or policy.admins or policy.roles or policy.admin_roles)
 
     def is_admin(self, sender: Sender) -> bool:
-        """Return True for an administrator, or, if none is configured, for a user on the operator's list."""
+        """Return True for an administrator. If none is configured, return True for the operator's users."""
         if self._policy.admins is None and not self._policy.admin_roles:
             return sender.user_id in self.allow_list.users
         return replace_owners(self._policy).may_change(sender)
@@ -100,7 +100,7 @@ class Admission:
     def redeem(self, text: str, user_id: str) -> bool:
         """Make the user an administrator if the text is the pairing code; raises StoreError.
 
-        Blocking. Each wrong text that looks like a code is counted; the fifth one ends the pairing code.
+        Blocking. Each wrong text that looks like a code is counted; the fifth makes the pairing code invalid.
         """
         word = text.strip().removeprefix(PAIR_PAYLOAD_PREFIX).upper()
         owner_code = self._owner_code
@@ -130,7 +130,10 @@ class Admission:
         return request.code
 
     def approve(self, text: str, admin_id: str) -> str | None:
-        """Admit the stranger with this code; return their id, None for an unknown code. Raises StoreError."""
+        """Admit the stranger with this code and return the stranger's id. Raises StoreError.
+
+        Return None if the code is unknown.
+        """
         word, now = text.strip().upper(), self._clock()
         for user_id, request in self._requests.items():
             if request.valid_until > now and hmac.compare_digest(
@@ -146,7 +149,7 @@ class Admission:
         return [person for person in self._people if person.platform == self._platform]
 
     def revoke(self, user_id: str) -> bool:
-        """Remove an admitted user; return False if there is none. Raises StoreError."""
+        """Remove an admitted user; return False if this user is not admitted. Raises StoreError."""
         had_person = any(person.user_id == user_id for person in self.people())
         self._change(
             lambda people: [
@@ -180,7 +183,7 @@ class Admission:
         admin_ids = {person.user_id for person in own if person.is_admin}
         admins = base.admins
         if own and admins is None and not base.admin_roles:
-            # Without administrators, every user may change connections, but admitted users must not.
+            # Without administrators, every listed user may change connections, but admitted users must not.
             admins = base.users
         if admin_ids:
             admins = (admins or frozenset()) | admin_ids

@@ -20,7 +20,7 @@ class ConfigServers:
     def __init__(self, home: Path, environ: Mapping[str, str] = os.environ) -> None:
         self._home = home
         self._environ = environ
-        # Strings, because each event checks the files: with Path, that would cost more than the system calls.
+        # Strings, because each event checks the files: Path objects would cost more than the system calls.
         self._paths = [str(home / name) for name in CONFIG_FILES]
         self._snapshot = _ConfigSnapshot(())
 
@@ -38,7 +38,7 @@ class ConfigServers:
         return snapshot.configuration.find_server(name)
 
     def _current_snapshot(self) -> _ConfigSnapshot:
-        """Return the last snapshot if the files have not changed since, else read them again."""
+        """Return the last snapshot if the files have not changed since then, else read the files again."""
         versions = tuple(map(_file_version, self._paths))
         if self._snapshot.versions != versions:
             configuration = read_configuration(self._home, self._environ)
@@ -51,7 +51,7 @@ class ConfigServers:
 
 @dataclass(frozen=True, slots=True)
 class _ConfigSnapshot:
-    """The content of the files in these versions, and the names of the servers in their order."""
+    """The content of the files, the versions of the files, and the servers' names in their order."""
 
     versions: tuple[tuple[int, ...], ...]
     configuration: Configuration | None = None
@@ -64,6 +64,6 @@ def _file_version(path: str) -> tuple[int, ...]:
         file, link = os.stat(path), os.lstat(path)  # noqa: PTH116  see ConfigServers._paths
     except OSError:
         return (0,)
-    # The modification time alone is not enough: `cp -p` and `mv` set an older one.
+    # The modification time alone is not enough: `cp -p` and `mv` can set an older time.
     changed_at = max(file.st_ctime_ns, file.st_mtime_ns)
     return changed_at, file.st_mtime_ns, file.st_size, file.st_ino, link.st_ctime_ns, link.st_ino

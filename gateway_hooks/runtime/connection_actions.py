@@ -57,7 +57,7 @@ class ConnectionActions:
         return statuses
 
     async def disconnect(self, intent: Disconnect, event: IncomingEvent, chat: Chat) -> None:
-        """Disconnect a server if the user has confirmed it, else ask; raises ChatError, ConfigError."""
+        """Disconnect a server if the user has confirmed, else ask the user; raises ChatError, ConfigError."""
         messages, owner = self._context.messages, self._context.owner(event.sender.user_id)
         if not self._context.policy.may_change(event.sender):
             card = self._context.renderer.admins_only_card()

@@ -52,7 +52,7 @@ class Context:
         return await run_file_work(redirect_uris, self.servers)
 
     async def invite_to_private_chat(self, group_chat: Chat, login: Login | None = None) -> None:
-        """Tell a user in a group how to continue, if the bot may not send them the first message."""
+        """Tell a user in a group how to continue. Use it if the bot may not write to the user first."""
         messages, platform = self.messages, self.platform
         title = (
             messages.connections_title
@@ -74,7 +74,7 @@ class Context:
         await group_chat.send(card)
 
     async def reply(self, chat: Chat, event: IncomingEvent, card: Card) -> None:
-        """Edit the message whose button was pressed, else send a new one."""
+        """Edit the message whose button was pressed; without a pressed button, send a new message."""
         if event.pressed_message_id:
             try:
                 await chat.edit(event.pressed_message_id, card)
@@ -88,7 +88,7 @@ class Context:
         await (chat.show_toast(text) if event.callback_data else chat.send(Card(text)))
 
     async def delete_messages(self, event: IncomingEvent, chat: Chat) -> bool:
-        """Delete the user's message and a quoted message with a code; return True if none is left."""
+        """Delete the user's message and a quoted message with a code; return True if all are deleted."""
         outcomes = [
             await self._try_delete(message_id, chat)
             for message_id in (*event.earlier_message_ids, event.message_id, event.quoted_message_id)

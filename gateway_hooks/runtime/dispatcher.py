@@ -2,7 +2,7 @@
 
 An adapter calls `Dispatcher.handle` or `Dispatcher.plan` with each event. Both say whether this package
 handles the event; if not, the adapter passes it on to the embedding application. `PromptMessages` shows
-logins and updates them.
+logins and updates their messages.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Clock, Owner
 
-# Wait until the bot has started: the imports would delay its start.
+# Before the imports, wait until the bot has started: the imports would delay the start.
 PRELOAD_DELAY_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
@@ -86,9 +86,9 @@ class Dispatcher:
         *,
         answers_all: bool = False,
     ) -> None:
-        """`answers_all`: no application handles the other messages, so the bot answers them with its help.
+        """Set `answers_all` if no application handles the other messages: the bot then answers with its help.
 
-        With an `Admission` as its policy, the bot also admits users from the chat.
+        If the policy is an `Admission`, the bot also admits users from the chat.
         """
         renderer = Renderer(platform.capabilities, messages)
         self.prompt_messages = PromptMessages(
@@ -113,7 +113,7 @@ class Dispatcher:
         self._people_actions = (
             None if self._admission is None else PeopleActions(self._context, self._admission)
         )
-        # A stranger sends the pairing code as an ordinary message, so the bot must handle those too.
+        # A stranger sends the pairing code as an ordinary message, so the bot must handle ordinary messages.
         self._answers_all = answers_all or self._admission is not None
         self._held_parts = HeldParts()
 
@@ -126,7 +126,7 @@ class Dispatcher:
             group.create_task(self._load_service())
 
     async def _load_service(self) -> None:
-        """Import, in a thread, the modules that logins need, before an upgrade can replace their files."""
+        """Import the modules that logins need, in a thread. Later, an upgrade could replace their files."""
         await asyncio.sleep(PRELOAD_DELAY_SECONDS)
         await run_file_work(self._context.service.preload_modules)
 
@@ -139,7 +139,7 @@ class Dispatcher:
         return True
 
     async def plan(self, event: IncomingEvent, chat: Chat) -> Work | None:
-        """Return the work for an event, None if it belongs to the embedding application. Never raises.
+        """Return the work for an event; None if the event belongs to the embedding application. Never raises.
 
         The work waits for servers and never raises. An adapter that receives events one after the other must
         run it in a separate task.
@@ -163,7 +163,7 @@ class Dispatcher:
     ) -> None:
         """Run an intent that the adapter has parsed. The policy must allow its user. Never raises.
 
-        `store_error` says why the logins could not be read; the user is told.
+        `store_error` says why the logins could not be read; the bot tells the user.
         """
         await self._run_work(partial(self._execute, intent, event, chat, store_error), chat)
 
@@ -215,7 +215,7 @@ class Dispatcher:
         return partial(self._run_work, work, chat)
 
     def _plan_unrelated(self, event: IncomingEvent, chat: Chat) -> Work | None:
-        """Return the work for an event that concerns no login: None if an application handles it."""
+        """Return the work for an event that concerns no login; None if an application handles the event."""
         if not chat.is_private or event.callback_data:
             return None
         self.prompt_messages.note_message(chat)
@@ -272,11 +272,12 @@ class Dispatcher:
         *,
         continues_after_login: bool = True,
     ) -> Generator[None]:
-        """Let calls inside the block prompt this user in private if they need a login.
+        """If a call inside the block needs a login, prompt this user in private.
 
         `chat` is the chat of the user's request, or None. If it is a group, the bot says there that it wrote
-        privately. A call waits `wait_seconds`, then raises AuthorizationRequired. After the login, the bot
-        tells the user that the agent goes on; if `continues_after_login` is False, to ask the agent again.
+        privately. A call waits `wait_seconds` for the login, then raises AuthorizationRequired. After the
+        login, the bot tells the user that the agent goes on. If `continues_after_login` is False, the bot
+        tells the user to ask the agent again.
         """
         private_chat = self._context.platform.private_chat(sender.user_id)
         prompt_chat = chat if chat is not None and chat.is_private else private_chat
@@ -303,7 +304,7 @@ class Dispatcher:
         }
         if user_id not in self._unknown_users:
             self._unknown_users[user_id] = now
-            # A code in a group could be used by another member who asks an administrator to approve it.
+            # Show no code in a group: another member could ask an administrator to approve that code.
             code = self._admission.request_code(user_id) if self._admission and chat.is_private else ""
             await chat.send(self._context.connection_renderer.unknown_user_card(user_id, code))
 
@@ -375,7 +376,7 @@ class Dispatcher:
 
 
 class _ChatPrompter:
-    """Shows the logins that an agent's calls need in private. `PromptMessages` shows their outcome."""
+    """Shows, in private, the logins that an agent's calls need. `PromptMessages` shows their outcome."""
 
     def __init__(
         self, context: Context, private_chat: Chat, source_chat: Chat | None, wait_seconds: float
@@ -391,7 +392,7 @@ class _ChatPrompter:
         try:
             await self._show_in_chat(login)
         except ChatError as error:
-            # The call gets an error that it expects; the log tells the operator about the chat.
+            # The call gets an error that it expects; the log tells the operator that the chat failed.
             log.warning("A login to %s could not be shown: %s", login.key.server_name, error)
             reason = "the login could not be shown in the chat"
             raise AuthorizationRequired(login.key.server_name, reason=reason) from None

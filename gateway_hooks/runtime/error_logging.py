@@ -1,7 +1,7 @@
 """Log unexpected errors during the handling of an event, and do not raise them.
 
-The stack frames of the application and the chat library contain the message with the pasted code. An error
-that reaches them is logged, or sent to an error tracker, together with that message.
+The stack frames of the application and the chat library contain the message with the pasted code. If an error
+reaches these frames, it is logged, or sent to an error tracker, together with that message.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Join an answer that a chat client has split into several messages.
 
 Telegram's clients split a text of more than 4096 characters. The first part alone could look like a complete
-address with a shorter code. An exchange of that code would end the login.
+address with a shorter code. If the bot exchanged that code, the login would end.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class HeldParts:
         self._parts: dict[tuple[str, str], _HeldPart] = {}
 
     def join(self, event: IncomingEvent, chat: Chat) -> IncomingEvent:
-        """Return the event, joined with the held part that it continues, if there is one."""
+        """Return the event. If it continues a held part, join the two."""
         key = (chat.origin.chat_id, event.sender.user_id)
         part = self._parts.get(key)
         is_plain = chat.is_private and not (event.command or event.callback_data)
@@ -52,7 +52,7 @@ class HeldParts:
         )
 
     def hold(self, event: IncomingEvent, chat: Chat, request: AuthorizationRequest, work: Work) -> Work:
-        """Return work that first waits for another part, if the event may be only a first part."""
+        """Return the work. If the event may be only a first part, the work first waits for another part."""
         if not may_have_another_part(event.text, request):
             return work
         key, part = (chat.origin.chat_id, event.sender.user_id), _HeldPart(event)

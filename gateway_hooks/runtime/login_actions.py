@@ -33,7 +33,7 @@ class LoginActions:
         self._context = context
         self._login_starter = login_starter
         self._flow_changes: dict[str, int] = {}
-        # Rendering holds the GIL: concurrent renderings are no faster and delay the event loop.
+        # The renderer holds the GIL, so concurrent calls would not be faster and would delay the event loop.
         self._qr_lock = asyncio.Lock()
 
     async def submit_answer(self, login: Login, event: IncomingEvent, chat: Chat) -> None:
@@ -47,7 +47,7 @@ class LoginActions:
         answer = Secret(event.text)
         title = messages.answer_refused_title.format(server=display_name(login.key.server_name))
         if chat.origin.thread_id != login.origin.thread_id:
-            # The user wrote in another topic of the private chat than the one that shows the prompt.
+            # The user wrote in one topic of the private chat, and another topic shows the prompt.
             self._context.prompt_messages.note_message(chat)
         origin = replace(chat.origin, thread_id=login.origin.thread_id) if chat.is_private else chat.origin
         with contextlib.suppress(McpAuthError):
@@ -61,7 +61,7 @@ class LoginActions:
             with contextlib.suppress(McpAuthError):
                 await self._context.prompt_messages.add_message(login.id, await chat.send(card), chat)
         except McpAuthError as error:
-            # `PromptMessages` shows a failed login. Show the error here only if the login still waits.
+            # If the login has failed, `PromptMessages` shows the error. Show it here only if the login waits.
             current_login = await run_file_work(self._context.service.login, login.id)
             if not current_login.is_over:
                 await chat.send(self._context.renderer.error_card(title, error))
@@ -71,7 +71,7 @@ class LoginActions:
             await chat.send(Card(messages.connections_title, paragraphs=(messages.delete_failed,)))
 
     async def refuse_wrong_address(self, login: Login, event: IncomingEvent, chat: Chat) -> None:
-        """Say that the address is a page of the provider. It has no code: do not delete or count it."""
+        """Say that the address is a page of the provider. It has no code, so do not delete or count it."""
         title = self._context.messages.answer_refused_title.format(server=display_name(login.key.server_name))
         try:
             refuse_wrong_address(event.text, login.request)
@@ -149,7 +149,7 @@ class LoginActions:
         await self._context.prompt_messages.add_message(login.id, message_id, chat)
 
     async def handle_exposed_answer(self, login: Login | None, event: IncomingEvent, chat: Chat) -> None:
-        """Cancel a login whose code others have seen, and start a new one in private."""
+        """Cancel a login whose code other users could see, and start a new login in private."""
         messages, is_deleted = self._context.messages, await self._context.delete_messages(event, chat)
         title, paragraphs = (
             messages.exposed_answer_title,
@@ -200,7 +200,7 @@ class LoginActions:
         await chat.send(Card(messages.unmatched_answer_title, paragraphs=paragraphs, tone="bad"))
 
     async def _connected_server(self, event: IncomingEvent, chat: Chat) -> str | None:
-        """Return the server of this user's completed login that the answer belongs to, or None.
+        """Return the server if the answer belongs to a completed login of this user, else None.
 
         The record of a completed login has no state, so compare only the redirect URI.
         """

@@ -26,7 +26,7 @@ class LoginStarter:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._start_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        # By user: when starts failed (epoch seconds). A failed start leaves no login record to count.
+        # For each user, when starts failed (epoch seconds). A failed start leaves no login record to count.
         self._failed_starts: dict[str, deque[float]] = {}
 
     async def start_login(
@@ -34,8 +34,8 @@ class LoginStarter:
     ) -> bool:
         """Start a login to the named server, or let the user choose a server; raises ChatError, StoreError.
 
-        `source_chat` is the group of the request, if any. If the bot may not write to the user in private, it
-        says so in that group and this method returns False.
+        `source_chat` is the group of the request, or None. If the bot may not write to the user in private,
+        it says so in that group, and this method returns False.
         """
         messages, user_id = self._context.messages, event.sender.user_id
         if not self._context.policy.may_change(event.sender):
@@ -126,5 +126,5 @@ class LoginStarter:
         return True
 
     def _start_lock(self, user_id: str) -> asyncio.Lock:
-        """Return the lock that starts a user's logins one by one, so that the limits count all of them."""
+        """Return the user's lock. With it, the user's logins start one by one, so the limits count each."""
         return self._start_locks.setdefault(user_id, asyncio.Lock())

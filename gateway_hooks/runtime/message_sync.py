@@ -1,8 +1,8 @@
 """Keep the messages that show logins in sync with the store.
 
-`PromptMessages` polls the store, and edits a message when its login or its countdown changes. It also edits
-messages of logins that another process completes, or that a user started before a restart of the bot. It
-also shows logins that another process started for a user of this platform.
+`PromptMessages` polls the store, and edits a message when its login or its countdown changes. The login may
+be one that another process completes, or one from before a restart of the bot. `PromptMessages` also shows
+logins that another process started for a user of this platform.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Clock, Server
 
 SYNC_INTERVAL_SECONDS = 0.3
-# The delay before a retry after an update of a message failed.
+# If an update of a message fails, the delay before the retry.
 RETRY_SECONDS = 5.0
 # How often the permission of a user with a device login is checked.
 PERMISSION_CHECK_SECONDS = 15.0
@@ -43,10 +43,10 @@ OnConnected = Callable[[Login, Connection], Awaitable[None]]
 
 @dataclass(slots=True)
 class PromptContext:
-    """Why and where a login is shown. It is not stored: after a restart of the bot it is unknown.
+    """Why and where a login is shown. It is not stored, so after a restart of the bot it is unknown.
 
-    `is_started_here`: the user asked for the login in the chat that shows it. `agent_continues` says whether
-    the agent's call that needed the login still waits; None without an agent.
+    `is_started_here`: the user asked for the login in the chat that shows it. `agent_continues` returns
+    whether the agent's call that needed the login still waits; None if there is no such call.
     """
 
     reason: PromptReason = "unknown"
@@ -79,7 +79,8 @@ class PromptMessages:
         self._shown_cards: dict[str, Card] = {}
         self._chats: dict[str, Chat] = {}
         self._contexts: dict[str, PromptContext] = {}
-        # By chat id: how many messages users wrote there. By login id: that number when the prompt was shown.
+        # For each chat id, the number of messages that users wrote in that chat. For each login id, that
+        # number at the time when the prompt was shown.
         self._written_counts: dict[str, int] = {}
         self._counts_at_prompt: dict[str, int] = {}
         self._update_tasks: dict[str, asyncio.Task[None]] = {}
@@ -111,7 +112,10 @@ class PromptMessages:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def call_before_messages(self, callback: Callable[[], Awaitable[None]]) -> None:
-        """Register a callback to await before a login is shown or updated, for example to read the logins."""
+        """Register a callback that is awaited before each time that a login is shown or updated.
+
+        The callback may, for example, refresh a cache of logins.
+        """
         self._before_message = callback
 
     def wake(self) -> None:
@@ -137,7 +141,7 @@ class PromptMessages:
         self._forget_absent(remembered_ids, logins)
 
     def note_message(self, chat: Chat) -> None:
-        """Count a message that a user wrote and that stays in this chat."""
+        """Count a user's message that stays in this chat."""
         if self._counts_at_prompt:
             chat_id = chat.origin.chat_id
             self._written_counts[chat_id] = self._written_counts.get(chat_id, 0) + 1
@@ -145,12 +149,12 @@ class PromptMessages:
     async def show(
         self, login: Login, chat: Chat, message_id: str = "", context: PromptContext | None = None
     ) -> None:
-        """Show a waiting login in this chat, by editing `message_id` if given; raises ChatError."""
+        """Show a waiting login in this chat: edit `message_id` if it is given. Raises ChatError."""
         async with self._lock_for(login.id):
             if context is not None:
                 self._contexts[login.id] = context
             elif login.id in self._contexts:
-                # The user has just asked to see it here.
+                # The user has just asked to see the login in this chat.
                 self._contexts[login.id].is_started_here = True
             await self._show_locked(login, chat, message_id)
 
@@ -171,7 +175,10 @@ class PromptMessages:
         await self._service.save_prompt_message(login.id, message_id)
 
     async def add_message(self, login_id: str, message_id: str, chat: Chat) -> None:
-        """Register a message to delete when the login ends or switches its flow; raises StoreError."""
+        """Register a message of a login. The bot deletes it when the login ends or switches its flow.
+
+        Raises StoreError.
+        """
         async with self._lock_for(login_id):
             login = await self._read_login(login_id)
             if login.is_over and not login.message_ids:
@@ -181,7 +188,7 @@ class PromptMessages:
                 await self._service.save_messages(login_id, (*login.message_ids, message_id))
 
     async def delete_extra_messages(self, login_id: str, chat: Chat) -> None:
-        """Delete the messages beside the prompt, such as a QR code that is no longer valid."""
+        """Delete all messages of a login except the prompt, such as a QR code that is no longer valid."""
         async with self._lock_for(login_id):
             message_ids = (await self._read_login(login_id)).message_ids
             await self._delete_messages(message_ids[1:], chat)
@@ -244,7 +251,7 @@ class PromptMessages:
             try:
                 await self._chat_for(login).edit(prompt_id, card)
             except MessageGone:
-                # The user deleted the message, or it is out of reach: send a new one in private.
+                # The user deleted the message, or the bot cannot reach it: send a new message in private.
                 self._chats[login.id] = private_chat = self._platform.private_chat(login.origin.user_id)
                 message_id = await private_chat.send(card)
                 await self._service.save_messages(login.id, (message_id, *extra_ids))
@@ -280,7 +287,7 @@ class PromptMessages:
             await self._on_connected(login, connection)
 
     async def _try_notify(self, login: Login, chat: Chat, card: Card) -> bool:
-        """Send the card as a new message if the user could miss an edit; return False if it was not sent."""
+        """If the user could miss an edit, send the card as a new message; return False if it was not sent."""
         if not self._should_notify(login, chat):
             return False
         try:
@@ -291,7 +298,7 @@ class PromptMessages:
         return True
 
     def _should_notify(self, login: Login, chat: Chat) -> bool:
-        """Return True if the user could miss an edit of the prompt: it is out of view, or unexpected."""
+        """Return True if the user could miss an edit: the prompt is out of view or unexpected."""
         if not self._context_of(login).is_started_here:
             return True
         written_count = self._written_counts.get(chat.origin.chat_id, 0)
@@ -313,7 +320,7 @@ class PromptMessages:
         return self._chats.get(login.id) or self._platform.private_chat(login.origin.user_id)
 
     async def _wait_for_device(self, login: Login) -> None:
-        """Poll for the tokens of a device login. The service lets only one process do so."""
+        """Poll for the tokens of a device login. The service lets only one process poll for a login."""
         try:
             await self._register_server(login)
             completion = asyncio.create_task(self._service.wait_for_login(login.id))
@@ -343,7 +350,7 @@ class PromptMessages:
         return False
 
     async def _register_server(self, login: Login) -> None:
-        """Register the server's own options (a CA, an allowed network) with the service, if configured."""
+        """If the server is configured, register its options (a CA, an allowed network) with the service."""
         with contextlib.suppress(McpAuthError):
             self._service.register_server(await run_file_work(self._servers.find, login.key.server_name))
 

@@ -32,7 +32,7 @@ class PeopleActions:
         user_id, messages = event.sender.user_id, self._context.messages
         if event.command == "start" and not event.text.startswith(PAIR_PAYLOAD_PREFIX):
             return False
-        # Most adapters pass a command that they do not know as text.
+        # Most adapters pass an unknown command as text.
         words = f"{event.command} {event.text}".split(maxsplit=1)
         verb = words[0].lower().lstrip("/") if words else ""
         if verb in {"approve", "people"} and self._admission.is_admin(event.sender):

@@ -34,10 +34,10 @@ class PromptCache:
         self._cached_prompts: dict[str, _CachedPrompt] = {}
 
     def card(self, login: Login, reason: PromptReason = "unknown") -> Card:
-        """Return the prompt of a login that waits or exchanges its code; `reason`: why the user gets it."""
+        """Return the prompt of a login that waits or exchanges its code. `reason`: why the user gets it."""
         now, may_use_device = self._clock(), self._allows_device(login)
         cached = self._cached_prompts.get(login.id)
-        # The store returns the same object until a login changes.
+        # Until a login changes, the store returns the same object for it.
         is_same = (
             cached is not None
             and cached.login is login

@@ -1,8 +1,8 @@
 """Remind users when a session has ended or ends soon and needs a new login.
 
-The reminder goes to the owner of the tokens, or to the policy's `reminder_recipients` for shared ones. A
-user gets one reminder for each state (ends soon, has ended) of a session, also across restarts and processes.
-When the session works again, the bot edits the reminder.
+The reminder goes to the owner of the tokens. For shared tokens, it goes to the policy's
+`reminder_recipients`. A user gets one reminder for each state (ends soon, has ended) of a session, also
+across restarts and processes. When the session works again, the bot edits the reminder.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 
 CHECK_INTERVAL_SECONDS = 60.0
-# The delay before a new try if the bot may not write to a user, or if a process stopped before it sent the
-# message.
+# If the bot may not write to a user, or if a process stops before it sends the message, the delay before the
+# next try.
 RETRY_SECONDS = 3600.0
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class _LoginNeed:
 
     @property
     def token_marker(self) -> float | None:
-        """What distinguishes these tokens from later ones: expiry, else issue time (epoch seconds)."""
+        """The time that differs between these tokens and later ones: expiry, else issue (epoch seconds)."""
         connection = self.connection
         return connection.expires_at if connection.expires_at is not None else connection.obtained_at
 
@@ -64,7 +64,7 @@ class _SessionNeeds:
         self.needs: dict[CredentialKey, _LoginNeed] = {}
 
     def update(self, now: float) -> None:
-        """Read the connections that changed; check these and those that are due (`now`: epoch seconds).
+        """Read the changed connections. Check these, and all that are due at `now` (epoch seconds).
 
         Raises ConfigError, StoreError. Reads files: do not call it on the event loop.
         """
@@ -81,7 +81,7 @@ class _SessionNeeds:
         for key in changed_keys:
             self._read_connection(key)
         if now < self._checked_at:
-            # The clock was set back.
+            # The clock was set back: check all.
             changed_keys = set(self.connections)
         self._checked_at = now
         while self._next_check_at and self._next_check_at[0][0] <= now:
@@ -169,7 +169,7 @@ class ExpiryReminders:
         return (user_id for user_id in user_ids if policy.owner(platform, user_id) == owner)
 
     async def _remind(self, user_id: str, need: _LoginNeed, previous: Notice | None) -> None:
-        """Remind a user once; edit the earlier reminder if the session has ended since."""
+        """Remind a user once. If the session has ended since an earlier reminder, edit that reminder."""
         key, platform = need.connection.key, self._context.platform
         now = self._context.clock()
         notice = Notice(platform.name, user_id, key, need.is_over, now, need.token_marker)
@@ -200,7 +200,8 @@ class ExpiryReminders:
     async def _clear_reminder(self, notice: Notice, connection: Connection | None, now: float) -> None:
         """Delete the notice of a session that needs no login any more, and edit its message."""
         if await self._replace_notice(notice, None) and connection is not None:
-            # If the prompt replaced the reminder, `PromptMessages` has already updated it.
+            # If the login's prompt was shown in this message, `PromptMessages` has already updated the message,
+            # and this edit repeats that.
             await self._edit_message(
                 notice,
                 self._context.renderer.connected_card(connection, now, tag_of(connection.key.server_name)),
@@ -234,14 +235,14 @@ class ExpiryReminders:
 
 
 def _login_need(connection: Connection, now: float) -> _LoginNeed | None:
-    """Return why a session needs a login, None if it does not. `now`: epoch seconds."""
+    """Return why a session needs a login; None if it needs none. `now`: epoch seconds."""
     action = session_status(connection, now).action
     return None if action == "none" else _LoginNeed(connection, is_over=action == "log in")
 
 
 def _is_already_sent(previous: Notice, current: Notice) -> bool:
-    # An ended session with other tokens needs a new reminder. A session that ends soon may get a new expiry
-    # with each refresh, but needs only one reminder until it is over.
+    # If a session with other tokens has ended, it needs a new reminder. A session that ends soon may get a
+    # new expiry with each refresh, but needs only one reminder until it is over.
     is_same = previous.is_over == current.is_over and (
         not current.is_over or previous.of_tokens == current.of_tokens
     )

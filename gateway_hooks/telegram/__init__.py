@@ -12,7 +12,7 @@
     application.add_handler(MessageHandler(filters.TEXT, ask_agent, block=False))
     application.run_polling()
 
-The agent's handler needs `block=False` (or the application `concurrent_updates(True)`): by default the
+The agent's handler needs `block=False`, or the application needs `concurrent_updates(True)`. By default, the
 library processes one update after the other, and the call waits for an answer that is a later update.
 """
 
@@ -67,7 +67,8 @@ STOP_CHECK_SECONDS = 0.2
 RESTART_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
-# `from_home` gets an application that is built already, and the builder logs the bot token at level DEBUG.
+# The builder of an application logs the bot token at level DEBUG, and `from_home` gets an application that is
+# already built. So redact the logs when this module is imported.
 redact_logs()
 
 
@@ -104,7 +105,7 @@ class TelegramPlatform:
         return TelegramChat(self._bot, self._api_calls, origin, is_private=True)
 
     async def fetch_sender(self, user_id: str) -> Sender:
-        """Return the sender that an event of this user has."""
+        """Return the same Sender as an event from this user has."""
         return Sender(user_id)
 
     def deep_link(self, payload: str) -> str | None:
@@ -112,7 +113,7 @@ class TelegramPlatform:
         return f"https://t.me/{self._bot.username}?start={payload}"
 
     def read_update(self, update: Update) -> tuple[IncomingEvent, TelegramChat] | None:
-        """Return the event of an update and the chat for the reply; None if it has no event of a user."""
+        """Return the event of an update and the chat for the reply; None if it contains no user's event."""
         parsed = parse_update(update, self.bot_id, self._bot.username, self._capabilities.command_prefix)
         return None if parsed is None else (parsed.event, self._chat_for(parsed))
 
@@ -160,9 +161,9 @@ class TelegramLogins:
 
         Create this object before you build the application, so that no log record shows the bot token or a
         code. `clock` returns epoch seconds. `sleep` waits when Telegram limits the rate of calls.
-        `command_prefix` precedes each command's name: "/", or for example "/mcp_", if the application has a
-        /connect of its own. With `answers_all`, the bot also answers the messages that concern no login: set
-        it for a bot with no other job.
+        `command_prefix` precedes each command's name: "/", or for example "/mcp_" if the application has its
+        own /connect. With `answers_all`, the bot also answers the messages that concern no login: set it for
+        a bot with no other job.
 
         Raises ValueError if Telegram does not allow the prefix in a command.
         """
@@ -206,9 +207,9 @@ class TelegramLogins:
     ) -> None:
         """Handle the login updates of this application, and keep the messages of logins up to date.
 
-        Updates with login commands, buttons or codes reach no other handler; all other updates pass through.
-        A handler in a group below `group` would see codes. Call this before the application runs, by
-        `run_polling` or in any other way. With `sets_menu`, the commands are added to the bot's menu. Raises
+        Updates with login commands, login buttons or codes reach no other handler; all other updates do. A
+        handler in a group below `group` would see codes. Call this method before the application runs (by
+        `run_polling` or in any other way). With `sets_menu`, the commands are added to the bot's menu. Raises
         ValueError if the application handles a command of the same name.
         """
         _refuse_command_clash(application, self._command_prefix)
@@ -243,11 +244,11 @@ class TelegramLogins:
 
     @contextmanager
     def prompt_in(self, update: Update, wait_seconds: float = MAX_LOGIN_SECONDS) -> Generator[None]:
-        """Let calls inside the block ask the sender of the update in private if a login is needed.
+        """If a call inside the block needs a login, ask the sender of the update in private to log in.
 
-        A call waits `wait_seconds`, then raises AuthorizationRequired. If no user sent the update, calls
-        prompt no user. Raises RuntimeError in a handler that blocks the application: the application could
-        not fetch the answer.
+        A call waits `wait_seconds` for the login, then raises AuthorizationRequired. If no user sent the
+        update, calls prompt no user. Raises RuntimeError in a handler that blocks the application: the
+        application could not fetch the answer.
         """
         application, platform, dispatcher = self._installed
         _refuse_blocking_handler(application)
@@ -265,7 +266,7 @@ class TelegramLogins:
         Raises ServerNotFound, ConfigError, and ValueError if no user sent the update.
         """
         _, platform, dispatcher = self._installed
-        # `update.effective_user` can be an id that all users share who write in a group's name.
+        # Do not use `update.effective_user`: all users who write in a group's name share one id there.
         sender_and_chat = platform.sender_and_chat(update)
         if sender_and_chat is None:
             raise ValueError("No user sent this update.")
@@ -361,7 +362,7 @@ async def _run_work(work: Work, chat: TelegramChat) -> None:
 
 
 def _refuse_command_clash(application: TelegramApplication, command_prefix: str) -> None:
-    """Raise ValueError if a handler of the application would never get its command."""
+    """Raise ValueError if a handler of the application would never get its command: this package takes it."""
     own_names = {f"{command_prefix.removeprefix('/')}{name}" for name in COMMANDS - {"start"}}
     for handlers in application.handlers.values():
         for handler in handlers:

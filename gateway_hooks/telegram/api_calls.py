@@ -1,7 +1,7 @@
 """Call the Bot API: in order within a chat, with retries and the waits that Telegram requests.
 
-A call that still fails raises ChatError. The text of a ChatError contains no URL and no token. The text of a
-library error may contain both.
+If a call fails after the retries, it raises ChatError. The text of a ChatError contains no URL and no token.
+The text of a library error may contain both.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ from hermes_mcp_auth_remote.values import Clock, Secret
 
 POLL_TIMEOUT_SECONDS = 30
 MAX_PAUSE_SECONDS = 30.0
-# Enough for Telegram's limit of 30 messages per second. The pool searches all open connections on each call,
-# so a larger pool would slow every call.
+# Enough for Telegram's limit of 30 messages per second. The pool searches all open connections for each
+# call, so a larger pool would delay every call.
 MAX_CONNECTIONS = 16
 # The library's default of 1 second would lose messages when many users write at once.
 POOL_TIMEOUT_SECONDS = 30.0
@@ -151,7 +151,7 @@ async def _wait_until_token_refused(
         if poll_request.is_token_refused:
             return
         try:
-            # The 401 may come from a proxy between this process and Telegram.
+            # Check the token again: the 401 may come from a proxy between this process and Telegram.
             await application.bot.get_me()
         except InvalidToken:
             return
@@ -244,7 +244,7 @@ class _PollingErrorLogger:
 
 async def _stop(application: TelegramApplication) -> None:
     if application.updater is not None and application.updater.running:
-        # If Telegram is unreachable, stop all the same.
+        # Also stop the application if Telegram is unreachable.
         with _silence_library_logs(), contextlib.suppress(TelegramError):
             await application.updater.stop()
     if application.running:

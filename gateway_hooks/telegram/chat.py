@@ -41,7 +41,7 @@ class _ButtonRefusedError(ChatError):
 class TelegramChat:
     """A private chat, a group, or one topic of a group.
 
-    A message id is Telegram's number, such as "12", or "12+13" if message 13 contains the URL of message 12.
+    A message id is Telegram's number, such as "12", or "12+13" if message 13 contains the URL for message 12.
     """
 
     def __init__(
@@ -131,7 +131,8 @@ class TelegramChat:
         if rendered.separate_link is not None and (
             not link_id or not _fits_in_message(rendered.separate_link)
         ):
-            # The URL fits neither into this message nor into its second one: the caller sends a new message.
+            # The URL does not fit into this message, and no second message can take it. So the caller must
+            # send a new message.
             with contextlib.suppress(ChatError):
                 await self.delete(message_id)
             raise MessageGone("The message has no room for the address.")
@@ -221,7 +222,7 @@ class TelegramChat:
             return bool(_MESSAGE_NOT_FOUND.search(error.message))
 
     def _chat_id(self) -> int:
-        """Return the chat's number; raises CannotWrite for a name, which would be a public channel."""
+        """Return the chat's number. Raises CannotWrite for a name: it would be a public channel."""
         chat_id = self._origin.chat_id
         if not chat_id.lstrip("-").isdecimal() or (self._is_private and chat_id.startswith("-")):
             raise CannotWrite("This is not the id of a Telegram user. A user id is a positive number.")
@@ -229,14 +230,14 @@ class TelegramChat:
 
 
 class BusinessChat(TelegramChat):
-    """A chat between a business account and a third party, which the bot reads for the account.
+    """A chat between a business account and a third party. The bot reads this chat for the account.
 
-    The bot sends its messages to the sender's private chat. A message in this chat would appear to come from
-    the account's owner.
+    The bot sends its messages to the sender's private chat: in this chat, they would appear to come from the
+    account's owner.
     """
 
     def __init__(self, bot: Bot, api_calls: ApiCalls, origin: Origin, connection_id: str) -> None:
-        # The chat number alone would equal that of a private chat with the bot.
+        # The chat's number alone would equal the number of a private chat with the bot.
         business_origin = replace(origin, chat_id=f"business:{connection_id}:{origin.chat_id}")
         super().__init__(bot, api_calls, business_origin, is_private=False)
         self._connection_id = connection_id

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 async def add_menu_commands(bot: Bot, messages: Messages, command_prefix: str = "/") -> None:
     """Add the commands to the menu, after those of the application. Never raises a TelegramError.
 
-    Change the menu only if it differs: Telegram limits the rate of such calls.
+    Change the menu only if the commands are missing there: Telegram limits the rate of such calls.
     """
     prefix = command_prefix.removeprefix("/")
     own = [

@@ -1,7 +1,7 @@
 """Render a card for Telegram: text with entities in UTF-16 units, and an inline keyboard. Pure.
 
-Telegram turns text that looks like a URL or a mention into a link. Quoted text, and other text that Telegram
-would link, gets a code entity, in which Telegram creates no links.
+If text looks like a URL or a mention, Telegram turns it into a link. So quoted text, and other text that
+Telegram would link, gets a code entity: Telegram creates no links inside a code entity.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_BUTTON_URL_CHARS = 2048
 # A phone shows about half of a label of this length.
 MAX_LABEL_CHARS = 64
 # Words that Telegram would turn into a link, a mention, a hashtag or a command. Only the commands of this
-# package stay tappable: a malicious server can put others into its texts.
+# package stay tappable, because a malicious server can put other commands into its texts.
 _WORD = re.compile(r"\S+")
 _AUTOLINKED_TEXT = re.compile(
     r"\w\.\w|\w://|(?<!\w)[@#$]\w|(?<!\w)/(?!(?:[a-z0-9_]{0,20}_)?(?:connect|connections|disconnect|mcpauth)(?!\w))\w"
@@ -40,7 +40,7 @@ _OUTCOME_MARKS = {"plain": "", "good": "✓ ", "bad": "✗ "}
 
 @dataclass(frozen=True, slots=True)
 class RenderedMessage:
-    """One message. `separate_link` does not fit into it: a second message contains only the link."""
+    """One message. If `separate_link` is set, that link does not fit: a second message contains only it."""
 
     text: str
     entities: tuple[MessageEntity, ...]
@@ -89,7 +89,7 @@ def _styled_runs(card: Card, *, with_link: bool) -> Iterator[tuple[str, str]]:
         if style == "code":
             yield text, MessageEntity.CODE
         elif card.link is not None and text == card.link.url:
-            # If Telegram does not link a URL, a code entity lets the user copy it with a tap.
+            # If Telegram does not make a URL a link, a code entity lets the user copy the URL with a tap.
             yield text, "" if is_button_url(text[:MAX_BUTTON_URL_CHARS]) else MessageEntity.CODE
         else:
             yield from _unlinked_runs(text, MessageEntity.BOLD if style == "bold" else "")
@@ -132,7 +132,7 @@ def _join_runs(runs: Iterable[tuple[str, str]], max_units: int) -> tuple[str, tu
         (kind, offset, min(length, end - offset)) for kind, offset, length in entities if offset < end
     ]
     if len(entities) > MAX_ENTITIES:
-        # Telegram ignores further entities: merge the rest into one.
+        # Telegram ignores all entities above the limit: merge these into one entity.
         offset = entities[MAX_ENTITIES - 1][1]
         entities[MAX_ENTITIES - 1 :] = [(MessageEntity.CODE, offset, end - offset)]
     return text, tuple(MessageEntity(*entity) for entity in entities)

@@ -1,7 +1,7 @@
 """Collect every text of an update from the library's objects. Pure.
 
-Names of users and chats are excluded: a name is not a message, and a third party's name could withhold other
-users' messages from the application.
+Names of users and chats are excluded: a name is not a message. If a third party's name looked like a code,
+the application would not get other users' messages.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _NAMED_TYPES = (User, Chat, ChatFullInfo, Bot)
 
 @dataclass(frozen=True, slots=True)
 class MessageTexts:
-    """Texts that may contain a code: the sender's own, and those of others that the update quotes."""
+    """Texts that may contain a code: the sender's own texts, and the texts that the update quotes."""
 
     own_texts: tuple[str, ...] = field(default=(), repr=False)
     quoted_texts: tuple[str, ...] = field(default=(), repr=False)
@@ -56,7 +56,7 @@ class MessageTexts:
 def collect_texts(update: Update, bot_id: str, *excluded: str) -> MessageTexts:
     """Return the texts that may contain a code, each once, without the sender's texts in `excluded`.
 
-    `bot_id` is this bot's id: its own messages, such as those with the URL of a login, are not searched.
+    `bot_id` is this bot's id: the bot's own messages are not searched, because they may have a login's URL.
     """
     own_texts, quoted_texts, remaining_chars = dict[str, None](), dict[str, None](), MAX_SEARCHED_CHARS
     for text, is_quoted in _texts(update, bot_id):
@@ -89,7 +89,7 @@ def _texts(update: Update, bot_id: str) -> Iterator[tuple[str, bool]]:
                 and value.reply_to_message
                 and _is_from_bot(value.reply_to_message, bot_id)
             ):
-                # The quote is part of the bot's own message, perhaps of the URL of a login.
+                # The quote is a part of the bot's own message, perhaps a part of a login's URL.
                 skipped = _MACHINE_FIELDS | {"quote"}
             remaining += [
                 (member, is_quoted or name in _QUOTED_FIELDS)

@@ -1,7 +1,7 @@
 """Parse Telegram updates into events, with their sender and chat. Pure.
 
-Only users that Telegram identifies can use the bot: not channels, not bots, not anonymous administrators who
-write in the name of a group. All other updates are only searched for codes.
+Only a user that Telegram identifies can use the bot. Channels, bots, and anonymous administrators who write
+in the name of a group cannot use the bot. The package only searches all other updates for codes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ParsedUpdate:
 def parse_update(
     update: Update, bot_id: str, bot_username: str, command_prefix: str = "/"
 ) -> ParsedUpdate | None:
-    """Parse an update; None if no user sent it or it has nothing to handle.
+    """Parse an update; return None if no user sent it, or if it contains nothing to handle.
 
     `command_prefix` precedes the names of this package's commands, such as "/" or "/mcp_".
     """
@@ -55,14 +55,14 @@ def parse_update(
 def parse_user_update(
     update: Update, bot_id: str, bot_username: str, command_prefix: str = "/"
 ) -> ParsedUpdate | None:
-    """Parse an update of a user, also one without text, such as a picture; None if no user sent it."""
+    """Parse an update of a user, even without text (a picture); return None if no user sent it."""
     query, message = update.callback_query, update.message or update.edited_message
     if query is not None:
         return _parse_press(query, bot_id)
     if message is None or message.from_user is None or message.from_user.is_bot or message.sender_chat:
         return None
     text = message.text or message.caption or ""
-    # An edited command was executed before the edit. An edited answer may be complete only now.
+    # An edited command ran before the edit: do not run it again. An edited answer may be complete only now.
     command, length = "", 0
     if not update.edited_message:
         command, length = _parse_command(message, bot_username, command_prefix)
@@ -83,9 +83,9 @@ def parse_user_update(
 def parse_other_update(update: Update, bot_id: str) -> ParsedUpdate | None:
     """Parse an update that no user sent to the bot; None if it cannot contain a code.
 
-    Such updates are messages in the name of a group or channel, by another bot or in a business chat, and
-    updates without a message, such as a poll. The sender has an id only if a
-    user wrote the message in a business chat.
+    Such an update is a message in the name of a group or channel, a message by another bot, a message in a
+    business chat, or an update without a message, such as a poll. The sender has an id only if a user wrote
+    the message in a business chat.
     """
     texts = collect_texts(update, bot_id)
     if not (texts.own_texts or texts.quoted_texts):

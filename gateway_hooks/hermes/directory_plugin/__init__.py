@@ -1,6 +1,7 @@
 """The plugin as a folder: HERMES_HOME/plugins/mcp-auth-remote, with the package in its folder `lib`.
 
-Use it if the environment of Hermes cannot be changed, or if each update replaces it (docs/hermes.md).
+Use this folder if you cannot change the environment of Hermes, or if each update of Hermes replaces the
+environment (docs/hermes.md).
 """
 
 import sys
