@@ -200,8 +200,8 @@ class ExpiryReminders:
     async def _clear_reminder(self, notice: Notice, connection: Connection | None, now: float) -> None:
         """Delete the notice of a session that needs no login any more, and edit its message."""
         if await self._replace_notice(notice, None) and connection is not None:
-            # If the login's prompt was shown in this message, `PromptMessages` has already updated the message,
-            # and this edit repeats that.
+            # If this message also shows the prompt of the login, `PromptMessages` has already updated it.
+            # This edit repeats that update.
             await self._edit_message(
                 notice,
                 self._context.renderer.connected_card(connection, now, tag_of(connection.key.server_name)),
