@@ -1,7 +1,7 @@
 """A simulated user of a browser: signs in, consents and types a user code.
 
-The user fills in the first form of each page and follows it until a redirect leads to another origin (the
-redirect URI, which is not fetched) or until a page has no form.
+The user fills in and submits the first form of each page, until a page has no form or until a redirect
+leads to another origin: that is the redirect URI, which is not fetched.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class BrowserUser:
             if deny and parser.abort_url is not None:
                 url = urljoin(url, parser.abort_url)
             elif parser.action is None or page.status != 200 or parser.text_fields & filled_fields:
-                # A page that shows the same field again has refused the value.
+                # If the page shows the same field again, it has refused the value.
                 return page
             else:
                 url = urljoin(url, parser.action)

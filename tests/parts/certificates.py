@@ -11,7 +11,7 @@ import trustme
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """A client trusts `ca_file`; a server uses `cert_file` (with its chain) and `key_file`."""
+    """A client must trust `ca_file`. A server uses `cert_file` (it includes the chain) and `key_file`."""
 
     ca_file: Path
     cert_file: Path

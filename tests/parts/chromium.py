@@ -24,8 +24,8 @@ def open_chromium(*, ignore_https_errors: bool = False) -> Iterator[Page]:
     """Open an empty page in a new profile; close the browser when the block ends.
 
     Playwright's event loop runs in this thread until the block ends: call `asyncio.run` in another thread.
-    Set `ignore_https_errors` for a test's own certificate authority: Chromium trusts it only if it is in the
-    user's certificate store.
+    If the test has its own certificate authority, set `ignore_https_errors`: Chromium trusts only
+    authorities in the user's certificate store.
     """
     path = find_program("chromium", "chromium")
     with sync_playwright() as playwright:

@@ -6,8 +6,9 @@
         hold = model.hold()                         # the next response waits until hold.release()
         model.has_received("some text")             # True if a request body contained the text
 
-Each turn of the agent takes the next step of the script; if there is none, the response is `DEFAULT_REPLY`.
-Requests without tools (for example for the chat's title) take no step and get `SIDE_REPLY`.
+Each request of a turn takes the next step of the script; without a next step, the response is
+`DEFAULT_REPLY`. A request without tools (for example for the chat's title) takes no step and gets
+`SIDE_REPLY`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ DEFAULT_REPLY = "Understood."
 SIDE_REPLY = "A title"
 IDLE_SECONDS = 30.0
 QUIET_SECONDS = 0.1
-HOLD_SECONDS = 120.0  # so that a test without `release` ends
+HOLD_SECONDS = 120.0  # a limit, so that a test ends even if it does not call `release`
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,11 @@ class FakeModel:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def queue_steps(self, *steps: Step) -> None:
-        """Append to the script: a text ends a turn, one or several ToolCalls continue it."""
+        """Append steps to the script. A text ends the turn; ToolCalls continue it."""
         self._steps.extend(steps)
 
     def hold(self) -> Hold:
-        """Hold the next response that is not held yet until `release`."""
+        """Hold a response until `release`: the next one that no earlier call holds."""
         hold = Hold()
         self._holds.append(hold)
         self._all_holds.append(hold)
@@ -101,7 +102,7 @@ class FakeModel:
         return [_message_text(message["content"]) for message in messages if message["role"] == "tool"]
 
     def take_step(self, body: str) -> Step:
-        """Record a request and return its step; wait if the response is held."""
+        """Record a request and return its step. If the response is held, wait until its release."""
         with self._lock:
             self.bodies.append(body)
             if not json.loads(body).get("tools"):

@@ -2,7 +2,7 @@
 
     python tests/parts/fork_client.py SOCKET PROGRAM ARGUMENT ...
 
-runs one from the command line: the fork gets the standard streams, environment and folder of this process.
+runs one program from the command line: the fork gets this process's standard streams, environment and folder.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def start_fork_server(modules: tuple[str, ...]) -> str:
     """Start a fork server that imports these modules, once; return the path of its socket."""
     folder = tempfile.TemporaryDirectory(prefix="mcp-auth-warm-")
     path = str(Path(folder.name, "socket"))
-    # The server stops when this pipe closes, at the latest at the end of this process.
+    # The server stops when this pipe closes. The pipe closes at the latest when this process ends.
     read_end, write_end = os.pipe()
     process = subprocess.Popen(
         [sys.executable, SERVER, path, *modules], stdin=read_end, stdout=subprocess.PIPE, cwd=ROOT

@@ -33,7 +33,7 @@ def serve(path: str) -> dict[str, Any]:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)
-    # No process waits for the supervisors.
+    # No process waits for the supervisors, so let the system remove them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     print("ready", flush=True)
     while True:
@@ -88,7 +88,7 @@ if __name__ == "__main__":
     del sys.path[0]
     for name in sys.argv[2:]:
         importlib.import_module(name)
-    # Exclude imported objects from garbage collection: at exit of a fork it would take 0.2 s.
+    # Exclude imported objects from garbage collection: a collection at the exit of a fork would take 0.2 s.
     gc.collect()
     gc.freeze()
     program_request = serve(sys.argv[1])

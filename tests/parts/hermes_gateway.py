@@ -34,7 +34,8 @@ from tests.parts.requirements import MissingDependency
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venvs" / "hermes" / "bin" / "python"
 MAIN = Path(__file__).with_name("hermes_main.py")
-# How to run `hermes` by layout: 0.19 is the real one, 0.21 is tests/parts/hermes_stand_in.
+# For each layout, the command that runs `hermes`: 0.19 is the real Hermes, 0.21 is
+# tests/parts/hermes_stand_in.
 COMMANDS = {
     "0.19": (str(PYTHON), str(MAIN)),
     "0.21": (sys.executable, str(Path(__file__).with_name("hermes_stand_in"))),
@@ -202,8 +203,8 @@ def _cells(path: Path) -> Iterator[tuple[str, str]]:
                 for row in database.execute(f'SELECT * FROM "{table}"'):
                     yield from ((table, _cell_text(cell)) for cell in row)
             except sqlite3.OperationalError as error:
-                # Some shadow tables of a full-text index cannot be read. A locked table can: raise, so that
-                # it does not count as searched.
+                # Some shadow tables of a full-text index cannot be read: skip them. A locked table can be
+                # read later: raise the error, so that the table does not count as searched.
                 if "locked" in str(error):
                     raise
 
@@ -236,7 +237,7 @@ def run_gateway(
         raise MissingDependency("Hermes Agent is not installed: run `make .venvs/hermes/.stamp`.")
     names = [plugin if isinstance(plugin, str) else plugin.name for plugin in plugins]
     config: dict[str, Any] = {
-        # Hermes asks a server on the internet for the context length unless it is set.
+        # If the context length is not set, Hermes asks a server on the internet for it.
         "model": {
             "default": MODEL_NAME,
             "provider": "custom",
@@ -247,7 +248,7 @@ def run_gateway(
         "platforms": {},
         "mcp_servers": dict(mcp_servers or {}),
         "plugins": {"enabled": names},
-        # Otherwise Hermes downloads a scanner of terminal commands when it starts.
+        # Without this setting, Hermes downloads a scanner of terminal commands when it starts.
         "security": {"tirith_enabled": False},
     }
     allowed_ids = ",".join(str(user_id) for user_id in allowed)

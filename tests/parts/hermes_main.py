@@ -1,7 +1,7 @@
 """Run `hermes ARGUMENTS` as `python tests/parts/hermes_main.py ARGUMENTS` in Hermes's environment.
 
-If HERMES_TEST_DISCORD_URL and HERMES_TEST_DISCORD_GATEWAY are set, discord.py connects to them: it has no
-setting for its addresses. Nothing else differs from the installed command.
+If HERMES_TEST_DISCORD_URL and HERMES_TEST_DISCORD_GATEWAY are set, discord.py connects to these addresses (it
+has no setting for them). Nothing else differs from the installed command.
 """
 
 from __future__ import annotations

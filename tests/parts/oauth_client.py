@@ -22,7 +22,7 @@ JsonObject = dict[str, object]
 
 @dataclass(slots=True)
 class OauthClient:
-    """A registered public client of `op`; `metadata` is the RFC 8414 document."""
+    """A registered public client of the provider `op`; `metadata` is the provider's RFC 8414 document."""
 
     http: httpx.Client
     metadata: JsonObject

@@ -33,11 +33,11 @@ FEATURES = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OidcOptions:
-    """How the provider behaves. Defaults are strict: PKCE, rotation, `iss`, any resource, opaque tokens.
+    """How the provider behaves. By default: PKCE, token rotation, `iss`, any resource, opaque tokens.
 
-    `features` is FEATURES by default; add "dPoP" or remove some. `resources` lists the accepted resources
-    (None: any). `clients` are RFC 7591 documents of preregistered clients. The paths in `absent_paths`
-    return 404. `host` is the host in the issuer.
+    `features` is FEATURES by default; a test can add "dPoP" or remove some. `resources` lists the accepted
+    resources (None: any). `clients` are RFC 7591 documents of preregistered clients. The paths in
+    `absent_paths` return 404. `host` is the host in the issuer.
     """
 
     https: bool = False

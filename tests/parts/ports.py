@@ -6,8 +6,8 @@ import itertools
 import os
 import socket
 
-# Below the ephemeral ports, and a separate range for each test process, so that no other test takes a port
-# between the choice and its use.
+# The range lies below the ephemeral ports, and each test process has its own part of it. So no other test
+# takes a port between its choice and its use.
 FIRST_PORT, PORTS_PER_WORKER = 20_000, 1_000
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10
 _offsets = itertools.count(os.getpid())

@@ -1,9 +1,9 @@
 """A protected resource whose authorization server is the real oidc-provider. RFC 9728, RFC 6750, RFC 7662.
 
     with run_oidc_provider() as op, serve_protected_resource(op) as resource:
-        resource.url     # responds 401 without a token of op with this audience
+        resource.url     # responds 401 if the request has no token of `op` with this audience
 
-The resource can protect any ASGI application, for example a real MCP server. Without an application it
+The resource can protect any ASGI application, for example a real MCP server. Without an application, it
 responds with the claims of the token.
 """
 
@@ -35,7 +35,7 @@ Claims = dict[str, object]
 class ProtectedResource:
     """An ASGI application that checks tokens. Change `required_scope` at run time to require a step-up.
 
-    `statuses` lists the status of each response at `url` and below, in order.
+    `statuses` lists, in order, the status of each response at `url` and at URLs below it.
     """
 
     op: OidcProvider
@@ -170,10 +170,10 @@ def serve_protected_resource(
     scopes_supported: tuple[str, ...] | None = ("mcp:tools",),
     check_audience: bool = True,
 ) -> Iterator[ProtectedResource]:
-    """Serve a protected resource on a free loopback port, with the certificate of `op` if any.
+    """Serve a protected resource on a free loopback port. If `op` has a certificate, use it.
 
-    `app` gets only requests with a valid token, with their path unchanged. Use `check_audience=False` for an
-    authorization server without resource indicators.
+    `app` gets only requests with a valid token; their path is unchanged. If the authorization server supports
+    no resource indicators, set `check_audience=False`.
     """
     certificates = op.certificates
     sock = socket.socket()

@@ -1,4 +1,4 @@
-"""Programs that the tests require: a missing one fails the test with the package to install."""
+"""Programs that the tests require. If one is missing, the test fails and names the package to install."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
     home = copy_home(tmp_path)
     service = AuthService(home, run=FakeAuthorizationServer().run, clock=lambda: NOW)
 
-Each home contains, at the time NOW: the operator's sessions `notes` and `bound` (its token is bound to a
-key), a chat user's session `notes`, a pending code login and a pending device login of `calendar`, finished
-logins, and a notice to the chat user. `tests.samples.make_home` wrote them.
+At the time NOW, each home contains: the operator's sessions `notes` and `bound` (the token of `bound` is
+bound to a key), a chat user's session `notes`, a pending code login and a pending device login of
+`calendar`, finished logins, and a notice to the chat user. `tests.samples.make_home` wrote these homes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["NOW", "SAMPLES", "VERSIONS", "FakeAuthorizationServer", "copy_home"]
 
 
 def copy_home(folder: Path, version: str = VERSIONS[-1]) -> Path:
-    """Copy a home to `folder`/hermes and set the file modes, which git does not store."""
+    """Copy a home to `folder`/hermes and set the file modes, because git does not store modes."""
     home = folder / "hermes"
     shutil.copytree(SAMPLES / f"home-{version}", home)
     for path in (home, *home.rglob("*")):
@@ -41,7 +41,7 @@ def copy_home(folder: Path, version: str = VERSIONS[-1]) -> Path:
 
 @dataclass
 class FakeAuthorizationServer:
-    """The authorization server of such a home: answers each token request and records it."""
+    """The authorization server of a sample home. It answers and records each token request."""
 
     tokens: Mapping[str, object] = field(
         default_factory=lambda: {

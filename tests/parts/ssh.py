@@ -52,7 +52,7 @@ class SshServer:
         """Return the argv of an ssh client that runs `remote` on the server (empty: a login shell).
 
         `forwards` are (local port, remote port) pairs on loopback, as with -L. ssh passes on no environment
-        variables: start `remote` with "env", "NAME=value".
+        variables: to set one, start `remote` with "env", "NAME=value".
         """
         options = (
             "IdentitiesOnly=yes",

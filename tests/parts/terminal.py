@@ -44,8 +44,8 @@ class Terminal:
         self._run_tmux("send-keys", *keys)
 
     def paste(self, text: str) -> None:
-        """Paste as a terminal does: bracketed if the program enabled it, newlines as Enter."""
-        # By stdin, not in argv: the text may be a secret.
+        """Paste as a terminal does: bracketed if the program has enabled that, and newlines as Enter."""
+        # Pass the text by stdin and not in argv, because it may be a secret.
         self._run_tmux("load-buffer", "-b", "pasted", "-", stdin=text)
         self._run_tmux("paste-buffer", "-p", "-d", "-b", "pasted")
 
@@ -113,7 +113,7 @@ def open_terminal(
     rows: int = 24,
     cwd: Path | None = None,
 ) -> Iterator[Terminal]:
-    """Run a command in a terminal of that size; kill it when the block ends.
+    """Run a command in a terminal of this size, and kill the command when the block ends.
 
     The command's environment is `env`, INHERITED_VARIABLES, LANG=C.UTF-8 and the variables of tmux.
     """
@@ -125,7 +125,7 @@ def open_terminal(
         client = (tmux, "-u", "-N", "-S", str(Path(name, "socket")), "-f", str(config))
         inherited = {key: os.environ[key] for key in INHERITED_VARIABLES if key in os.environ}
         environment = inherited | {"LANG": "C.UTF-8", "TERM": "xterm-256color"} | dict(env or {})
-        # In the foreground: this process cannot wait for a daemon.
+        # Run the server in the foreground, because this process cannot wait for a daemon.
         server = subprocess.Popen(
             [tmux, "-D", "-u", "-S", str(Path(name, "socket")), "-f", str(config)],
             env=environment,

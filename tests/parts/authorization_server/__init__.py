@@ -5,8 +5,8 @@
         gate = demo.authorization_server.hold("token")              # holds requests until `gate.open()`
         demo.authorization_server.count_requests("registration")
 
-Tests use these servers, and benchmarks that count requests do. The package has the same servers without the
-record, the faults and some of the settings: `hermes_mcp_auth_remote.demo`.
+The tests use these servers, and so do the benchmarks that count requests. The package has the same servers
+(`hermes_mcp_auth_remote.demo`), but without the record, the faults and some of the settings.
 """
 
 from tests.parts.authorization_server.authorization_server import FaultyAuthorizationServer

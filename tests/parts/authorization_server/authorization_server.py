@@ -23,13 +23,13 @@ class FaultyAuthorizationServer(AuthorizationServer):
         self.record = RequestRecord()
 
     def metadata(self, *, openid: bool = False) -> dict[str, object]:
-        """Return the metadata document, with `metadata_issuer` and `metadata_overrides`."""
+        """Return the metadata document, changed by `metadata_issuer` and `metadata_overrides`."""
         issuer = self.behaviour.metadata_issuer or self.issuer
         overrides = {"issuer": issuer, **self.behaviour.metadata_overrides}
         return without_none({**super().metadata(openid=openid), **overrides})
 
     def response_issuer(self) -> str | None:
-        """Return the `iss` parameter of authorization responses, or `iss_value`."""
+        """Return the `iss` parameter of authorization responses: `iss_value` if it is set."""
         return super().response_issuer() if self.behaviour.iss_value is None else self.behaviour.iss_value
 
     @property
@@ -59,7 +59,7 @@ class FaultyAuthorizationServer(AuthorizationServer):
         after_processing: bool = False,
         times: int | None = 1,
     ) -> None:
-        """Play a `Fault` for the next `times` requests of a step; None: for all until `clear_faults`."""
+        """Play a `Fault` for the next `times` requests of a step; if None, for all until `clear_faults`."""
         encoded = body.encode() if isinstance(body, str) else body
         fault = Fault(status, encoded, headers or {}, delay_seconds, None, hang_up, after_processing)
         self.record.add_fault(step, fault, times)

@@ -1,4 +1,4 @@
-"""The settings of the tests' servers: those of the demo, and ways to deviate that the demo does not need."""
+"""The settings of the tests' servers: the demo's settings, and deviations that the demo does not need."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ class Behaviour(behaviour.Behaviour):
     resource_overrides: Mapping[str, object] = field(default_factory=dict[str, object])
     # Header lines that replace the challenge. The server fills in "{metadata}" and "{scope}".
     challenge_lines: tuple[str, ...] | None = None
-    # The scope that a tool needs in addition to `required_scope`. Without it: 403 insufficient_scope.
+    # The scope that a tool needs in addition to `required_scope`. A token without it gets 403
+    # insufficient_scope.
     tool_scope: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
     # JSON-RPC methods that need no token.
     open_methods: frozenset[str] = frozenset()
-    # True accepts only the spelling "Bearer". By RFC 9110 section 11.1 the scheme is case-insensitive.
+    # If True, accept only the spelling "Bearer". By RFC 9110 section 11.1 the scheme is case-insensitive.
     exact_bearer: bool = False

@@ -47,8 +47,8 @@ class Gate:
 class Fault:
     """A fault that replaces or delays a response. Times are in seconds.
 
-    With `after_processing` the server first processes the request and then loses only the response: a code
-    is then used, a refresh token rotated. Without status, body and `hang_up` the server sends the normal
+    With `after_processing`, the server processes the request (uses the code or rotates the refresh token),
+    and then replaces only the response. Without status, body and `hang_up`, the server sends the normal
     response after the delay.
     """
 
@@ -63,7 +63,7 @@ class Fault:
 
 @dataclass(slots=True)
 class RecordedRequest:
-    """A received request. `status` is None until the response. Header names are lower case."""
+    """A received request. `status` is None until the response is sent. Header names are lower case."""
 
     step: Step
     method: str
@@ -84,7 +84,7 @@ class RecordedRequest:
 
     @property
     def form(self) -> dict[str, str]:
-        """The form's fields, empty if the body is not a form. The last value of a repeated name counts."""
+        """The form's fields; empty if the body is no form. If a name is repeated, the last value counts."""
         if not self.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
             return {}
         return dict(parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True))

@@ -26,7 +26,7 @@ class RequestRecord:
         self.requests: list[RecordedRequest] = []
         self.closing = threading.Event()
         self._lock = threading.Lock()
-        # Per step: faults with the number of remaining requests, None for all.
+        # For each step, its faults with the number of remaining requests; None: all requests.
         self._faults: dict[Step, list[tuple[Fault, int | None]]] = {}
 
     def count_requests(self, step: Step) -> int:
@@ -34,7 +34,7 @@ class RequestRecord:
         return sum(request.step == step for request in list(self.requests))
 
     def add_fault(self, step: Step, fault: Fault, times: int | None = 1) -> None:
-        """Queue a fault for the next `times` requests of a step, None for all."""
+        """Queue a fault for the next `times` requests of a step; if None, for all."""
         with self._lock:
             self._faults.setdefault(step, []).append((fault, times))
 

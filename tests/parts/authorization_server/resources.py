@@ -25,7 +25,7 @@ class FaultyProtectedResources(ProtectedResources):
         return cast("Behaviour", self._state.behaviour)
 
     def metadata(self, path: str) -> dict[str, object]:
-        """Return the metadata document, with `resource_overrides`."""
+        """Return the metadata document, changed by `resource_overrides`."""
         return without_none({**super().metadata(path), **self.behaviour.resource_overrides})
 
     def accepted_audiences(self, path: str) -> set[object]:
@@ -35,7 +35,7 @@ class FaultyProtectedResources(ProtectedResources):
     def check_token(
         self, request: Request, required_scope: frozenset[str] = frozenset()
     ) -> AccessToken | Response:
-        """Check the bearer token, and the spelling of its scheme if `exact_bearer`."""
+        """Check the bearer token. If `exact_bearer` is set, also check the spelling of the scheme."""
         scheme, _, _ = request.headers.get("authorization", "").partition(" ")
         if self.behaviour.exact_bearer and scheme != "Bearer":
             required_scope |= self.behaviour.required_scope

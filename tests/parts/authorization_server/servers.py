@@ -23,7 +23,7 @@ from tests.parts.authorization_server.resources import FaultyProtectedResources
 
 @dataclass(frozen=True, slots=True)
 class Demo(servers.Demo):
-    """The running servers. `authorization_server` has the settings, faults and requests of both."""
+    """The running servers. `authorization_server` has the settings, faults and requests of both servers."""
 
     authorization_server: FaultyAuthorizationServer
 
@@ -41,10 +41,10 @@ def serve_demo(
     host: str = "127.0.0.1",
     port: int = 0,
 ) -> Generator[Demo]:
-    """Serve the demo until the block ends. `port` is the MCP server's, 0 for a free one.
+    """Serve the demo until the block ends. `port` is the port of the MCP server; 0 selects a free port.
 
     If `separate_origins` is False, both servers share an origin, as in MCP 2025-03-26. `clock` returns the
-    time for codes and tokens, in epoch seconds. The servers bind `host` and use it in their URLs. Raises
+    time for codes and tokens, in epoch seconds. The servers bind to `host` and use it in their URLs. Raises
     OSError if the port is in use.
     """
     with ExitStack() as stack:

@@ -11,8 +11,8 @@
         print(api.transcript(anna))                         # the chat as she sees it
 
 The methods are synchronous and may be called from any thread; the server runs in its own thread. `wait`
-blocks: in a coroutine use `await api.until(...)`. As in Telegram, the bot gets only commands and replies to
-its messages from groups, unless it is an administrator or the server runs with `privacy_mode=False`.
+blocks: in a coroutine, use `await api.until(...)`. As in Telegram, the bot gets from groups only commands,
+and replies to its own messages, unless it is an administrator or the server runs with `privacy_mode=False`.
 """
 
 from tests.parts.bot_api.api import BotApi

@@ -98,9 +98,9 @@ def edit_message_reply_markup(state: BotApiState, parameters: Parameters) -> obj
 def _check_deletable(state: BotApiState, chat: Chat, message: Message) -> None:
     """Raise ApiError if the bot may not delete a message.
 
-    Within 48 hours, a bot deletes any message in a private chat, its own in a group, and any in a group in
-    which it is an administrator. The documentation allows administrators more; the server's source refuses
-    every bot after 48 hours.
+    Within 48 hours, a bot may delete any message in a private chat and its own messages in a group. If it
+    is an administrator of the group, it may delete any message there. By the documentation, administrators
+    may do this later too; but the server's source refuses every bot after 48 hours.
     """
     is_too_old = state.clock() - message.date >= DELETABLE_SECONDS
     if chat.type != "private" and (is_too_old or not (message.is_from_bot or chat.bot_can_delete)):

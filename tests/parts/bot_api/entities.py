@@ -1,4 +1,4 @@
-"""Entities: explicit ones from a bot, and those that the server detects in every text."""
+"""Entities: explicit entities from a bot, and entities that the server detects in every text."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Files, contacts, polls, channel posts, inline queries and business messages of users.
 
-Limits are those of Bot API 9.x; the members are those that the classes of python-telegram-bot read.
+The limits are those of Bot API 9.x. The objects have the members that python-telegram-bot's classes read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ExtendedUserActions(UserActions):
         extra_members: Json | None = None,
         update_kind: str = "message",
     ) -> Message:
-        """Send a message. `links` are pairs of a part of the text and its URL; `file` is a name and bytes.
+        """Send a message. Each of `links` is a part of the text and its URL; `file` is a name and bytes.
 
         The text is the caption of the file. `extra_members` are other members of the Message object.
         """
@@ -132,7 +132,7 @@ class ExtendedUserActions(UserActions):
         self.state.push("inline_query", inline_query | {"chat_type": "sender"})
 
     def choose_result(self, user: User, query: str) -> None:
-        """Choose a result of an inline query, for a bot that has enabled inline feedback in BotFather."""
+        """Choose a result of an inline query. The bot has enabled inline feedback in BotFather."""
         inline_result: Json = {"result_id": "1", "from": user.json(), "query": query[:QUERY_CHARACTERS]}
         self.state.push("chosen_inline_result", inline_result)
 
@@ -157,7 +157,7 @@ class ExtendedUserActions(UserActions):
     def write_in_business(
         self, business: BusinessConnection, sender: User, other: User, text: str, edits: int | None = None
     ) -> int:
-        """Send a message in the account's chat with `other`, or edit the message `edits`; return its id."""
+        """Send a message in the account's chat with `other`, or edit the message `edits`. Return its id."""
         if sender.id not in {business.owner.id, other.id} or (edits and edits not in business.messages):
             raise ImpossibleAction("Only the two users can write in the chat and edit its messages.")
         number = edits or 9000 + self.state.next_serial()

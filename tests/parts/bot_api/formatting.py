@@ -16,7 +16,7 @@ PARSERS = {"html": read_html, "markdown": read_legacy_markdown, "markdownv2": re
 
 @dataclass(frozen=True, slots=True)
 class FormattedText:
-    """A parsed text. `resolve` checks its limits later: like the real server, after the chat is found."""
+    """A parsed text. Like the real server, check its limits (`resolve`) only after the chat is found."""
 
     text: str
     entities: tuple[Entity, ...]

@@ -31,7 +31,7 @@ OTHER_MARKUPS = ("keyboard", "remove_keyboard", "force_reply")
 
 
 class InvalidUrl(Exception):
-    """An invalid URL; the text is the real server's reason."""
+    """An invalid URL. The exception's text is the reason that the real server gives."""
 
 
 def normalize_url(url: str) -> str:

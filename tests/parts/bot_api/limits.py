@@ -23,7 +23,7 @@ COMMANDS: Final = 100
 MESSAGES_PER_DELETE: Final = 100
 START_PAYLOAD: Final = r"[A-Za-z0-9_-]{1,64}"
 
-# Assumptions: Telegram documents neither. These values are at the low end of reported ones.
+# Assumptions: Telegram documents neither limit. These values are at the low end of the reported values.
 BUTTON_URL_CHARACTERS: Final = 2048
 CALLBACK_QUERY_SECONDS: Final = 60.0
 

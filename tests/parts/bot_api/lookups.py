@@ -33,7 +33,7 @@ def thread_of(chat: Chat, parameters: Parameters) -> int | None:
 
 
 def reply_of(state: BotApiState, chat: Chat, parameters: Parameters) -> int | None:
-    """Return the id of the message that this one replies to; raise ApiError."""
+    """Return the id of the message that the new message replies to; raise ApiError."""
     reply = parameters.json_object("reply_parameters")
     message_id = reply.get("message_id") or parameters.integer("reply_to_message_id")
     if not message_id:

@@ -71,7 +71,7 @@ class _MarkdownV2Parser:
             self._begin_mark(top)
 
     def _parse_line_start(self) -> bool:
-        """Continue, begin or end a quote at the start of a line. Return True if this read a mark."""
+        """Continue, begin or end a quote at the start of a line. Return True if a mark was read."""
         text, is_in_quote = self.text, any(opened.kind == "BlockQuote" for opened in self.open_marks)
         if text.startswith("**>", self.at):
             self._end_quote()

@@ -51,7 +51,7 @@ class Output:
             self.entities.append(Entity(kind, start, self.size - start, extra))
 
     def add_link(self, start: int, url: str) -> None:
-        """Add a link. Drop an invalid one and keep its text, as the real server does."""
+        """Add a link. As the real server does, drop an invalid link but keep its text."""
         mention = url.lower().removeprefix("tg://").removeprefix("tg:")
         if mention.startswith("user?id=") and mention[8:].isdigit():
             self.add_entity(

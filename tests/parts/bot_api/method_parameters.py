@@ -1,4 +1,4 @@
-"""The parameters of each method (Bot API 9.x). The real server ignores others; this one records them."""
+"""The parameters of each method (Bot API 9.x). The real server ignores others; this server records them."""
 
 from __future__ import annotations
 

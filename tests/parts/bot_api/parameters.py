@@ -1,4 +1,4 @@
-"""The parameters of a call: texts, as inside the real server, and uploaded files."""
+"""The parameters of a call: texts (as in the real server) and uploaded files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ class Parameters:
         return self.values.get(name, "")
 
     def integer(self, name: str, default: int = 0) -> int:
-        """Read a number. The real server uses a default for invalid ones; this would hide bugs of a bot."""
+        """Read a number; raise ApiError if it is invalid.
+
+        The real server uses a default instead, but that would hide a bot's bugs from a test.
+        """
         value = self.values.get(name, "")
         if not value:
             return default

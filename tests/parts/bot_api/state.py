@@ -86,7 +86,7 @@ class BotApiState:
         self.commands: dict[str, list[object]] = {}
         self.is_logged_out = False
         self.started_at = clock()
-        # Telegram numbers messages across private chats and small groups, but per supergroup.
+        # All private chats and small groups share one sequence of message ids; each supergroup has its own.
         self._private_ids = itertools.count(101)
         self._group_ids: dict[int, itertools.count[int]] = {}
         self._serials = itertools.count(1)
@@ -179,10 +179,11 @@ class BotApiState:
         )
 
     def wait_until(self, predicate: Callable[[], object], seconds: float) -> bool:
-        """Wait until a predicate is true, at most some seconds; return whether it is. Check at every change.
+        """Wait at most `seconds` until a predicate is true; return whether it is. Check at every change.
 
-        A predicate may also depend on things that do not notify `changed`, such as a log. So this also checks
-        every RECHECK_SECONDS. Otherwise it would notice them when the bot's long poll ends, up to 10 s later.
+        A predicate may also depend on things that do not notify `changed`, such as a log. So this method also
+        checks every RECHECK_SECONDS. Without these checks, it would notice such a change only when the bot's
+        long poll ends, up to 10 s later.
         """
         deadline = time.monotonic() + seconds
         with self.changed:

@@ -10,7 +10,7 @@ from threading import RLock
 from tests.parts.bot_api.limits import LONG_POLL_SECONDS, UPDATES_PER_CALL
 from tests.parts.bot_api.values import ApiError, Json
 
-# The bot gets these only if its `allowed_updates` contain them.
+# The bot gets updates of these kinds only if its `allowed_updates` contain the kind.
 OPT_IN_UPDATES = frozenset({"chat_member", "message_reaction", "message_reaction_count"})
 CONFLICT = "Conflict: terminated by other getUpdates request; make sure that only one bot instance is running"
 WEBHOOK_ACTIVE = (
@@ -68,14 +68,14 @@ class UpdateQueue:
             self.allowed = frozenset(map(str, kinds)) or None
 
     def confirm(self, offset: int) -> None:
-        """Drop updates below an offset; a negative offset keeps that many from the end."""
+        """Drop updates with an id below an offset; an offset of -N keeps only the last N updates."""
         if offset < 0:
             del self.pending[:offset]
         elif offset:
             self.pending[:] = [update for update in self.pending if update["update_id"] >= offset]  # type: ignore[operator]
 
     def start_poll(self, poller: object, offset: int) -> None:
-        """Start a poll; it terminates an earlier one. Raise ApiError if a webhook is set."""
+        """Start a poll, which ends an earlier poll. Raise ApiError if a webhook is set."""
         if self.webhook.url:
             raise ApiError(409, WEBHOOK_ACTIVE)
         self.poller = poller

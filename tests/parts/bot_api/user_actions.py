@@ -42,7 +42,7 @@ class UserActions(Observer):
         forum: bool = False,
         bot_can_delete: bool = False,
     ) -> Chat:
-        """Add a supergroup with the bot (an administrator if `bot_can_delete`); its id is negative."""
+        """Add a supergroup with the bot (as administrator if `bot_can_delete`). The id is negative."""
         if chat_id >= 0:
             raise ImpossibleAction("A group's id is negative.")
         member_by_id = {user.id: user for user in members}
@@ -65,7 +65,7 @@ class UserActions(Observer):
         return topic_message.id
 
     def start(self, user: User, payload: str = "") -> Message:
-        """Press Start, with the payload of a deep link if any; unblock the bot."""
+        """Press Start, with the payload of a deep link if there is one; unblock the bot."""
         if payload and not re.fullmatch(START_PAYLOAD, payload):
             raise ImpossibleAction("A start payload has 1 to 64 letters, digits, _ and -.")
         chat = self.private_chat(user)
@@ -219,7 +219,7 @@ class UserActions(Observer):
         return current
 
     def block(self, user: User) -> None:
-        """Block the bot; it gets `my_chat_member`."""
+        """Block the bot. The bot gets `my_chat_member`."""
         self._change_membership(user, "member", "kicked")
 
     def unblock(self, user: User) -> None:

@@ -13,7 +13,7 @@ ChatType = Literal["private", "supergroup", "channel"]
 
 
 class ApiError(Exception):
-    """An error response: HTTP status, the real server's description, and `parameters` if any."""
+    """An error response: the HTTP status, the real server's description, and optional `parameters`."""
 
     def __init__(self, error_code: int, description: str, **parameters: int) -> None:
         super().__init__(description)
@@ -185,7 +185,7 @@ class Message:
         return self.photo is not None or self.document is not None
 
     def editable_content(self) -> tuple[object, ...]:
-        """Return what an edit must change; otherwise the message "is not modified"."""
+        """Return the content of a message. If an edit changes none of it, the error is "is not modified"."""
         return self.text, self.entities, self.keyboard, self.photo, self.document
 
 
@@ -193,8 +193,8 @@ class Message:
 class Call:
     """One request of the bot. `unknown_parameters` are parameters that the method does not have.
 
-    `response` is the computed JSON, even if the connection was cut before it was sent; None if the call was
-    not executed.
+    `response` is the JSON of the response, even if the connection was cut before the server sent it. It is
+    None if the server did not execute the call.
     """
 
     method: str

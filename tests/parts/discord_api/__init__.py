@@ -11,10 +11,10 @@
         print(api.transcript(guild.channel("general"), seen_by=ada))
 
 Another process sets the `Route.BASE` and `DEFAULT_GATEWAY` of its discord.py to `api.url` and
-`api.gateway_url`. Only its addressee sees an ephemeral message. `api.find(text)` lists the requests and
-events that contained a text. `api.abort_gateway()`, `api.rate_limit_next(...)` and similar methods inject
-faults. A `clock` controls the time limits of an interaction: 3 seconds to acknowledge it, 15 minutes for its
-token.
+`api.gateway_url`. An ephemeral message is visible only to its addressee. `api.find(text)` lists the requests
+and events that contained a text. `api.abort_gateway()`, `api.rate_limit_next(...)` and similar methods inject
+faults. A `clock` controls the time limits of an interaction: the bot has 3 seconds to acknowledge it, and the
+token is valid for 15 minutes.
 """
 
 from .api import DiscordApi

@@ -1,4 +1,4 @@
-"""Actions of a user in a Discord client. NotOffered is raised if the client would not allow one."""
+"""Actions of a user in a Discord client. They raise NotOffered if the client would not allow the action."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILE_NAME = re.compile(r"[\w.()-]{1,255}", re.ASCII)
 
 
 class NotOffered(AssertionError):
-    """The Discord client does not show this to the user, or it is disabled."""
+    """The Discord client does not show this element to the user, or the element is disabled."""
 
 
 def find_command(state: State, user: User, channel: Channel, name: str) -> Json:
@@ -171,7 +171,7 @@ def find_button(message: Message, label_or_custom_id: str) -> Json:
 
 
 def press(state: State, user: User, message_id: str, label_or_custom_id: str) -> Interaction:
-    """Press a button. Every user who sees the message may."""
+    """Press a button. Every user who sees the message may press it."""
     message = visible_message(state, user, message_id)
     button = find_button(message, label_or_custom_id)
     if button.get("disabled") or "custom_id" not in button:

@@ -46,7 +46,7 @@ class CommandScope:
         return self.commands
 
     def upsert(self, body: dict[str, Any], new_id: str) -> tuple[int, dict[str, Any]]:
-        """Add a command (201), or replace the one of its name (200). Raises ApiError."""
+        """Add a command (201), or replace the command with the same name (200). Raises ApiError."""
         form = FormErrors()
         check_command(form, (), body)
         form.raise_errors()

@@ -110,7 +110,7 @@ class Channel:
     recipient: User | None = None
     parent_id: str | None = None
     created_at: float = 0
-    # None: the permissions in the guild apply.
+    # If None, the bot's permissions in the guild apply.
     bot_permissions: int | None = None
 
     def payload(self) -> Json:
@@ -147,7 +147,7 @@ class Channel:
 
 @dataclass(slots=True, eq=False)
 class Guild:
-    """A guild. The bot's permissions apply in every channel without its own."""
+    """A guild. The bot's permissions here apply in each channel without permissions of its own."""
 
     id: str
     name: str

@@ -50,7 +50,7 @@ class FaultInjection(ApiHandle):
     def fail_next(
         self, method: str, path_part: str, status: int, body: Json | None = None, *, times: int = 1
     ) -> None:
-        """Respond with this status to the next requests that match as in `rate_limit_next`."""
+        """Respond with this status to the next requests; select them as `rate_limit_next` does."""
         override = ResponseOverride(
             method, path_part, status, body or {"message": f"{status}", "code": 0}, {}, times
         )
@@ -59,7 +59,7 @@ class FaultInjection(ApiHandle):
     def enforce_rate_limits(self, *, enforced: bool = True, scale: float = 1) -> None:
         """Count requests and refuse those above the limits, as Discord does.
 
-        Every period lasts `scale` times its seconds, because discord.py waits in real time.
+        Every period is multiplied by `scale`, because discord.py waits in real time.
         """
 
         def act() -> None:

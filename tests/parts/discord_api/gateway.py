@@ -62,7 +62,7 @@ class Gateway:
         self.received_frames: list[Json] = []
         self.url = self.resume_url = ""
         self.heartbeat_seconds = 41.25
-        # Close a connection if a heartbeat is later than this.
+        # If a heartbeat is late by more than this time, close the connection.
         self.heartbeat_grace_seconds = 10.0
         self.connections_to_refuse = 0
         self.attempt_count = 0
@@ -71,7 +71,7 @@ class Gateway:
         # The number of sessions that received READY.
         self.ready_count = 0
 
-    # Events, sent to the sessions with the intent for them.
+    # Events. Each goes to the sessions that have the intent for it.
 
     def send_message_event(self, event: str, message: Message) -> None:
         in_guild = self._state.channels[message.channel_id].guild_id is not None
@@ -170,7 +170,8 @@ class Gateway:
         if session is None or session.connection is not connection:
             return
         session.connection = None
-        # A client ends its session with close code 1000 or 1001. After any other end it can resume.
+        # A client ends its session with close code 1000 or 1001. After any other code it can resume the
+        # session.
         if connection.socket.close_code in {WSCloseCode.OK, WSCloseCode.GOING_AWAY}:
             self.sessions.pop(session.id, None)
 

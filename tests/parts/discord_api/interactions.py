@@ -150,7 +150,7 @@ class InteractionRoutes:
         return message
 
     def create_followup(self, request: ApiRequest) -> HandlerResult:
-        """Create a followup message. The first one after a deferral replaces "is thinking"."""
+        """Create a followup message. After a deferral, the first followup replaces "is thinking"."""
         interaction = self._interaction_of_token(request)
         body = request.body if isinstance(request.body, dict) else {}
         check_message(body, files=len(request.files))

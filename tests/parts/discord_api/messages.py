@@ -16,7 +16,7 @@ TOKEN_SECONDS = 15 * 60
 
 @dataclass(slots=True, eq=False)
 class Message:
-    """A message. Only the user `visible_to` sees an ephemeral one. Tests get copies."""
+    """A message. If it is ephemeral, only the user `visible_to` sees it. Tests get copies."""
 
     id: str
     channel_id: str

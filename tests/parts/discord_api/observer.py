@@ -20,7 +20,7 @@ class Observer(ApiHandle):
         return self._state.copy_message(message)
 
     def messages(self, channel: Channel, *, seen_by: User | None = None) -> list[Message]:
-        """Return a channel's messages, oldest first; without `seen_by` all ephemeral ones too."""
+        """Return a channel's messages, oldest first. Without `seen_by`, include all ephemeral messages."""
         user_id = seen_by.id if seen_by is not None else None
         return self._run_in_loop(
             lambda: [
@@ -33,7 +33,7 @@ class Observer(ApiHandle):
         return self._run_in_loop(lambda: self.copy_message(self._state.messages[message.id]))
 
     def attachment_content(self, message: Message, name: str | None = None) -> bytes:
-        """Return the content of a message's attachment: of that name, or the first."""
+        """Return the content of a message's attachment with this name; without a name, of the first one."""
         urls = [
             attachment["url"] for attachment in message.attachments if name in {None, attachment["filename"]}
         ]
@@ -53,7 +53,7 @@ class Observer(ApiHandle):
         return self._run_in_loop(lambda: self._state.has_failed(interaction))
 
     def wait_for_response(self, interaction: Interaction, *, seconds: float = 10) -> Message:
-        """Wait for the response message of an interaction, past "is thinking"; return a copy."""
+        """Wait until the response message of an interaction has replaced "is thinking"; return a copy."""
         self.wait(lambda: interaction.original is not None and not interaction.original.loading, seconds)
         assert interaction.original is not None
         return self.current(interaction.original)
@@ -78,7 +78,7 @@ class Observer(ApiHandle):
 
     @property
     def command_changes(self) -> int:
-        """The number of command changes: overwritten, added, edited or deleted, in all scopes."""
+        """The number of commands that were overwritten, added, edited or deleted, in all scopes."""
         return self._run_in_loop(lambda: sum(scope.change_count for scope in self._state.commands.values()))
 
     @property
@@ -129,7 +129,7 @@ class Observer(ApiHandle):
 
 
 def _searchable_text(value: Any) -> str:
-    # Not JSON: its escapes would hide the text from the search.
+    # Do not search the JSON text, because JSON's escapes would hide a text from the search.
     return "\n".join(_all_texts(value))
 
 

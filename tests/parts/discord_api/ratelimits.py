@@ -1,4 +1,4 @@
-"""Rate limits: a bucket per route and major parameter. Headers report it; enforcement is optional."""
+"""Rate limits: one bucket for each route and major parameter. Headers report it; enforcement is optional."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Bucket:
 
 @dataclass(slots=True)
 class RateLimits:
-    """Counts requests by the real clock, because discord.py waits by it."""
+    """Counts requests by the real clock, because discord.py also waits by the real clock."""
 
     enforced: bool = False
     scale: float = 1

@@ -33,7 +33,7 @@ def serve_discord_api(
     enforce_rate_limits: bool = False,
     port: int = 0,
 ) -> Iterator[DiscordApi]:
-    """Serve on loopback. `privileged_intents` are those granted to the application."""
+    """Serve on loopback. `privileged_intents` are the privileged intents that the application may use."""
     state = State(
         clock, token or f"MTI.{secrets.token_urlsafe(6)}.{secrets.token_urlsafe(28)}", privileged_intents
     )

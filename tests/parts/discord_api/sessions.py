@@ -44,7 +44,7 @@ BAD_SEQUENCE, RATE_LIMITED, SESSION_TIMED_OUT, BAD_VERSION, BAD_INTENTS, DISALLO
 
 @dataclass(slots=True)
 class Session:
-    """The numbered events of a client. It outlives its connection, so that the client can resume it."""
+    """The numbered events of a client. The session outlives a connection, so a client can resume it."""
 
     id: str
     intents: int

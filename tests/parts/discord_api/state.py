@@ -105,7 +105,7 @@ class State:
         return message
 
     def visible_messages(self, channel_id: str, seen_by: str | None) -> list[Message]:
-        """Return the messages in a channel, oldest first; if `seen_by` is None, all ephemeral ones too."""
+        """Return the messages in a channel, oldest first. Without `seen_by`, include all ephemeral ones."""
         channel = self.channels[channel_id]
         if seen_by is not None and not self.can_see(seen_by, channel):
             return []
@@ -157,7 +157,7 @@ class State:
         return message
 
     def edit_message(self, message: Message, body: Json, files: Iterable[tuple[str, bytes]] = ()) -> Message:
-        """Edit a message. Fields that the body omits stay, attachments stay if it lists them.
+        """Edit a message. Fields that the body omits stay; attachments stay only if the body lists them.
 
         Raises ApiError (50006) if the message would be empty.
         """

@@ -89,7 +89,7 @@ class GatewayConfig:
 
 
 class SlashAccessPolicy:
-    """The users who may run commands in one kind of chat. Without administrators, every user is one."""
+    """The users who may run commands in one kind of chat. If no administrator is named, every user is one."""
 
     def __init__(self, extra: Mapping[str, Any], prefix: str) -> None:
         self.admin_user_ids = frozenset(str(user) for user in extra.get(f"{prefix}allow_admin_from") or ())
@@ -116,7 +116,7 @@ def get_document_cache_dir() -> Path:
 
 
 def resolve_hook_callback_timeout() -> float:
-    """Return how long a bounded hook may take: a setting, by default 30 seconds."""
+    """Return how long a bounded hook may take. A setting says it; the default is 30 seconds."""
     path = scopes.get_hermes_home() / "config.yaml"
     settings = (yaml.safe_load(path.read_text()) or {}).get("plugins") or {}
     return float(settings.get("hook_callback_timeout", 30.0))
@@ -202,7 +202,7 @@ class Plugins:
 
 
 class BaseAdapter:
-    """An adapter: it handles one message of a chat at a time; messages during a turn wait for its end."""
+    """An adapter. It handles one message of a chat at a time. Messages during a turn wait until it ends."""
 
     def __init__(self) -> None:
         self._busy_session_handler: Callable[[MessageEvent, str], Awaitable[bool]] | None = None

@@ -1,4 +1,4 @@
-"""The module tree of the later Hermes: which name is in which module."""
+"""The module tree of the later Hermes. It says which module has which name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MCP servers, as the later Hermes keeps them: one thread connects them, and pauses after a failure."""
+"""MCP servers in the later Hermes: one thread connects to all of them, and pauses after a failure."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ registry = Registry()
 
 
 class TokenFileAuth(httpx2.Auth):
-    """Sends the access token of a file, read again before each request. Remembers a 401."""
+    """Reads the access token from a file before each request, and sends it. Remembers a 401."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -128,7 +128,7 @@ class ServerTask:
             self.park()
 
     async def stop(self) -> None:
-        """Disconnect. After a refused call the SDK's client may not end by itself."""
+        """Disconnect. If a call was refused, the SDK's client may not end by itself."""
         self.stopped.set()
         if self.runner is not None:
             await asyncio.wait({self.runner}, timeout=STOP_SECONDS)
@@ -175,7 +175,7 @@ def run_on_mcp_loop(coroutine: Any, seconds: float) -> Any:
 
 
 def server_key(name: str) -> ServerKey:
-    """Return the key of a server: with a profile's scope, (scope, name)."""
+    """Return the key of a server. If a profile's scope is set, the key is (scope, name)."""
     scope = mcp_registry_scope()
     return name if scope is None else (scope, name)
 

@@ -46,7 +46,7 @@ class SentMessage:
 
 
 class PlainTextAdapter(BaseAdapter):
-    """An adapter without a library. Each user's private chat has the id "D" and the user's id."""
+    """An adapter without a library. The id of a private chat is "D" followed by the user's id."""
 
     def __init__(self, platform: Platform, profile: str = "") -> None:
         super().__init__()
@@ -148,7 +148,7 @@ def write_settings(home: Path, servers: Mapping[str, str], model_url: str = "") 
 async def run_plain_gateway(
     home: Path, monkeypatch: pytest.MonkeyPatch, *, without: Collection[str] = (), users: str = "U1,U2"
 ) -> AsyncGenerator[PlainGateway]:
-    """Run a gateway with the plugin, and the modules of the layout without the names in `without`."""
+    """Run a gateway with the plugin. The modules of the layout lack the names in `without`."""
     for name, module in make_modules(without).items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setenv("HERMES_HOME", str(home))

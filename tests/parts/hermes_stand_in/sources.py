@@ -1,4 +1,4 @@
-"""Which upstream text was read for each name: repository NousResearch/hermes-agent, file and commit.
+"""For each name, the upstream text that was read: a file and a commit of NousResearch/hermes-agent.
 
 `commit` names the version of the file that was read. Several later versions have the same name in the file.
 """
@@ -65,7 +65,7 @@ SOURCES = {
     "_profile_adapters": AUTHORIZATION,
 }
 
-# The stand-in has these as in 0.19: their text in a later version was not read.
+# For these names, the text of a later version was not read. The stand-in has them as in 0.19.
 NOT_READ = frozenset(
     {
         "get_document_cache_dir",

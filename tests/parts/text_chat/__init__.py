@@ -1,4 +1,4 @@
-"""A small chat platform with text only: what a new platform needs, outside of this package.
+"""A small chat platform with text only. It shows what a new platform needs, outside of this package.
 
 User ids look like `@ada:example.org`. A bot and the server exchange JSON lines over TCP.
 """
