@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
 
 
 def _remove_proxies() -> None:
-    # Every server is on loopback: requests through a proxy would measure the proxy.
+    # Every server is on loopback. With a proxy, the requests would measure the proxy.
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         del os.environ[name]
 

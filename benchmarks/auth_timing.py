@@ -1,4 +1,4 @@
-"""Drive an auth flow as httpx and httpx2 do for a request with response 200; make many calls at once."""
+"""Drive an auth flow as httpx and httpx2 do if the response is 200, and make many calls at once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def measure_burst_milliseconds(
     count: int,
     max_connections: int,
 ) -> float:
-    """Return the wall time of `count` calls at once, in milliseconds, after one call that connects."""
+    """Make one call that connects. Then return the wall time of `count` calls at once, in milliseconds."""
     limits = library.Limits(max_connections=max_connections)
     async with library.AsyncClient(auth=auth, limits=limits, timeout=None, trust_env=False) as client:
         await post(client, url)

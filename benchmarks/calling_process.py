@@ -62,7 +62,7 @@ async def _count_successful_calls(auth: Any, url: str, count: int) -> int:  # no
 
 
 async def _main(kind: str, url: str, home: str) -> None:
-    # A peer may log its failures; here they are only counted.
+    # A peer may log its failures; this process only counts them.
     logging.disable()
     auth = await AUTH_FACTORIES[kind](url, Path(home))
     print("ready", flush=True)

@@ -1,7 +1,7 @@
 """Run a bot in its own process: `python -m benchmarks.chat_bot KIND URL HOME USERS`. BOT_TOKEN is its token.
 
-The kinds are our bots and, as floors, bots that use only the library and answer one command. On standard
-input, "begin" resets the measurements of the event loop, "report" prints them as JSON.
+The kinds are our bots and the floors: bots that use only the library and answer one command. Commands on
+standard input: "begin" resets the measurements of the event loop, "report" prints them as JSON.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _run_discord_floor(url: str, _home: str, _users: str) -> None:
     from discord.http import Route
 
     Route.BASE = url
-    # The stand-in serves the gateway at the same origin. discord.py has its URL in a constant.
+    # The stand-in serves the gateway at the same origin. discord.py has the gateway's URL in a constant.
     DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(url.replace("http:", "ws:").replace("/api/v10", "/gateway"))
     client = discord.Client(intents=discord.Intents(guilds=True))
     tree = app_commands.CommandTree(client)

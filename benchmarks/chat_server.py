@@ -1,4 +1,4 @@
-"""Run the demo's MCP and authorization server in one process: `python -m benchmarks.chat_server`.
+"""Run the demo's MCP server and authorization server in one process: `python -m benchmarks.chat_server`.
 
 The process prints the URL of the MCP server, and ends at the end of its standard input.
 """

@@ -1,6 +1,6 @@
 """Bots: time from process start to the first poll, and a hundred users who start a login at once.
 
-The bot, the authorization server and the platform's API are three processes. The API runs in this one.
+The bot, the authorization server and the platform's API are three processes. The API runs in this process.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _measure_discord(scale: Scale) -> list[Figure]:
 
 
 def _measure_starts(kind: str, start: Callable[[str], float], label: str, scale: Scale) -> list[Figure]:
-    """Return the time until a bot receives events, and its CPU time, which a busy machine distorts less."""
+    """Return the time until a bot receives events, and its CPU time (a busy machine distorts this less)."""
     floor, cpu = f"{kind} floor", dict[str, list[float]]()
 
     def measure_start(bot_kind: str) -> float:
@@ -144,7 +144,7 @@ def _measure_start_milliseconds(kind: str, url: str, token: str, is_ready: Calla
 
 
 def _run_telegram_crowd(kind: str, count: int) -> Report:
-    """Let all users start a login at once, and press the QR button at once when all have a prompt.
+    """Let all users start a login at once. When all have a prompt, let all press the QR button at once.
 
     The floor bot sends a greeting with a button instead of a prompt.
     """

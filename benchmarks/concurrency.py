@@ -21,9 +21,9 @@ from hermes_mcp_auth_remote.auth.httpx2 import McpAuth as McpAuth2
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Server
 
-# The slow request must be under way before the other one is timed.
+# The slow request must have started before the other request is timed.
 _HEAD_START_SECONDS = 0.1
-# The libraries' default. A connection for each of a thousand calls would measure the pool.
+# The libraries' default. With a connection for each of a thousand calls, the figure would measure the pool.
 _MAX_CONNECTIONS = 100
 
 AuthFactory = Callable[[], Any]
@@ -31,7 +31,7 @@ AuthFactories = Mapping[str, AuthFactory]
 
 
 def measure_figures(scale: Scale) -> list[Figure]:
-    """Measure both. Skip the peer for a thousand calls: it makes them one after another."""
+    """Measure both. Skip the peer for a thousand calls: the peer makes calls one after another."""
     few, many = scale.choose_size(100, 5), scale.choose_size(1000, 10)
     figures: list[Figure] = []
     with run_server() as origin, logged_in_home() as home:
@@ -47,7 +47,7 @@ def measure_figures(scale: Scale) -> list[Figure]:
             "ours": lambda: McpAuth2(session),
         }
         peer: AuthFactories = {"mcp 2.x": lambda: make_provider(url, make_storage_with_token(TOKEN))}
-        # Twice the rounds for a burst of a hundred: it is as short as the noise of a busy machine.
+        # Use twice the rounds for a burst of a hundred calls: it is as short as the noise of a busy machine.
         for library, auths, others, count, times in (
             (httpx, httpx_auths, {}, few, 2),
             (httpx2, httpx2_auths, peer, few, 2),

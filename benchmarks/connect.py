@@ -1,4 +1,4 @@
-"""Calls through `connect`, against a direct connection and against mcp-remote, which is an npm package."""
+"""Compare calls through `connect` with a direct connection and with the npm package mcp-remote."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def _measure_calls(call: Call, count: int) -> float:
 
 
 async def _measure_burst(call: Call, count: int) -> float:
-    """Return the milliseconds until all of many calls at once have their response, with warm connections."""
+    """Make many calls at once over warm connections; return the milliseconds until the last response."""
     params = {"name": "wait", "arguments": {"milliseconds": _MILLISECONDS}}
     await asyncio.gather(*(call("tools/call", params) for _ in range(count)))
     started_at = time.perf_counter()
@@ -177,7 +177,7 @@ async def _measure_start(command: Sequence[str], environ: Mapping[str, str]) -> 
 async def _measure_memory(
     command: Sequence[str], environ: Mapping[str, str], size: int
 ) -> tuple[float, float]:
-    """Return the MiB of a bridge after a call, and its peak after a large result."""
+    """Return the memory of a bridge after a call, and its peak memory after a large result, in MiB."""
     async with _run_bridge(command, environ) as (call, pid):
         await call("tools/call", {"name": "x", "arguments": {"bytes": 10}})
         before = _resident_mebibytes(pid, "VmRSS")

@@ -1,8 +1,8 @@
 """Measure a peer in its own environment: FastMCP's OAuth client.
 
-`python -m benchmarks.fastmcp_peer step COUNT` prints the CPU microseconds of its auth step. `burst URL COUNT
-CONNECTIONS` prints the milliseconds of COUNT calls at once. `make bench` creates the environment; without it,
-the benchmarks leave these figures out.
+`python -m benchmarks.fastmcp_peer step COUNT` prints the CPU microseconds of the client's auth step. `burst
+URL COUNT CONNECTIONS` prints the milliseconds of COUNT calls at once. `make bench` creates the environment.
+If the environment is missing, the benchmarks leave these figures out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.server import TOKEN
 
 
 class _NonInteractiveOAuth(OAuth):  # type: ignore[misc]
-    """A client that fails if a login is needed; FastMCP's own would open a browser."""
+    """A client that fails if a login is needed. FastMCP's own client would open a browser."""
 
     async def redirect_handler(self, _: str) -> None:
         raise PermissionError("A login is needed, but no user can be asked here.")

@@ -37,11 +37,11 @@ MAX_RATIO = 1.2
 SILENT_HOST = "silent.example"
 _SILENT_SECONDS = 5.0
 _CONCURRENT_LOGINS = 12
-# A hostile exchange must be under way before the measured work starts.
+# A hostile exchange must have started before the measured work starts.
 _HEAD_START_SECONDS = 0.1
 
 HostileExchange = Callable[[Any], Awaitable[object]]
-"""Runs one exchange with the hostile server. It gets an httpx2 client, which is expensive to create."""
+"""Runs one exchange with the hostile server. It gets an httpx2 client, because a client is slow to create."""
 
 
 def measure_figures(scale: Scale) -> list[Figure]:
@@ -114,7 +114,7 @@ async def _receive_401(client: Any, url: str) -> None:  # noqa: ANN401
 
 
 class _RejectedSession:
-    """A session whose token every server rejects and that has no other token."""
+    """A session with one token, which every server rejects."""
 
     prover = None
 
@@ -159,7 +159,7 @@ def _measure_login_beside_lookups(scale: Scale) -> Figure:
 
 
 async def _measure_login_start(home: Path, url: str, count: int) -> float:
-    """Return how long a login takes to start, in ms, during `count` others with a silent resolver."""
+    """Return how many ms a login takes to start while `count` other logins wait for a silent resolver."""
     service = AuthService(home)
     with silent_resolver():
         hostile_logins = [
@@ -186,7 +186,8 @@ async def _measure_login_start(home: Path, url: str, count: int) -> float:
 def silent_resolver() -> Generator[None]:
     """Make the system's resolver silent about one name until the block ends, or for five seconds.
 
-    It blocks its thread, as a real resolver does. Every look-up in Python uses the patched function.
+    The silent resolver blocks its thread, as a real one does. Every look-up in Python uses the patched
+    function.
     """
     is_over, resolve = threading.Event(), socket.getaddrinfo
 

@@ -1,8 +1,8 @@
 """A hostile server in its own process: `python -m benchmarks.hostile_server`.
 
-The path selects the attack: `/endless` sends a 401 without end, `/hints` 103 responses without end, `/chunks`
-a document in chunks of one byte, `/wide` one with hosts that grow under NFKC. The process ends at the end of
-its standard input.
+The path selects the attack: `/endless` sends a 401 without end, `/hints` sends 103 responses without end,
+`/chunks` sends a document in chunks of one byte, and `/wide` sends a document with hosts that grow under
+NFKC. The process ends at the end of its standard input.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def run_server() -> Generator[str]:
 
 
 def wide_metadata(origin: str) -> bytes:
-    """Return a megabyte of metadata: 41 issuers of 8000 letters, each of which NFKC turns into 18."""
+    """Return a megabyte of metadata: 41 issuers of 8000 letters. NFKC turns each letter into 18."""
     issuers = [f"https://{chr(0xFDFA) * 8000}.example"] * 41
     document = {"resource": f"{origin}/wide", "authorization_servers": issuers}
     return json.dumps(document, ensure_ascii=False).encode()

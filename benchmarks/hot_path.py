@@ -23,7 +23,7 @@ _URL = "https://mcp.example/mcp"
 
 
 def make_fixed_header_auth(library: Any) -> Any:  # noqa: ANN401
-    """Return the floor: an auth object for a library that only sets a header."""
+    """Return the floor for a library: an auth object that only sets a header."""
 
     class FixedHeader(library.Auth):  # type: ignore[misc]
         def auth_flow(self, request: Any) -> Any:  # noqa: ANN401

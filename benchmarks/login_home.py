@@ -25,10 +25,10 @@ PYTHON = sys.executable
 # Do not resolve sys.executable: it may be a link to an interpreter outside the environment.
 COMMAND = str(Path(sys.executable).parent / "hermes-mcp-auth")
 MCP1_PYTHON = Path(__file__).resolve().parents[1] / ".venvs" / "hermes" / "bin" / "python"
-"""The environment with the MCP SDK 1.x. `make test` creates it; without it, its figures are left out."""
+"""The environment with the MCP SDK 1.x. `make test` creates it. If it is missing, SDK 1.x has no figures."""
 
 FASTMCP_PYTHON = Path(__file__).resolve().parents[1] / ".venvs" / "bench" / "bin" / "python"
-"""The environment with FastMCP. `make bench` creates it; without it, its figures are left out."""
+"""The environment with FastMCP. `make bench` creates it. If it is missing, FastMCP has no figures."""
 
 REDIRECT_URI = "http://127.0.0.1:51234/callback"
 _ISSUER = "https://as.example"
@@ -36,7 +36,7 @@ _ISSUER = "https://as.example"
 
 @contextmanager
 def logged_in_home(url: str = "http://127.0.0.1:9/mcp") -> Generator[Path]:
-    """Yield a HERMES_HOME with a login at `url` that is valid for an hour. The block's end deletes it."""
+    """Yield a HERMES_HOME with a login at `url` that is valid for an hour. Delete it when the block ends."""
     with tempfile.TemporaryDirectory(prefix="mcp-auth-bench-") as folder:
         home = Path(folder)
         servers = {"mcp_servers": {SERVER_NAME: {"url": url, "auth": "oauth"}}}

@@ -1,4 +1,7 @@
-"""Count requests until the first 200, and prompts to a user, by situation. Independent of the machine."""
+"""For each situation, count the requests until the first 200, and the prompts to a user.
+
+The counts do not depend on the machine.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ class Clock:
 
 @dataclass(slots=True)
 class Person:
-    """The user who gets prompts. The server approves at once, so a prompt is one request of a browser."""
+    """The user who gets prompts. The server approves at once, so each prompt is one request of a browser."""
 
     prompts: int = 0
 
@@ -55,7 +58,7 @@ class Person:
 
 
 class OurClient:
-    """Our service with an httpx2 client, over several processes."""
+    """Our service with an httpx2 client. `restart` stands for another process."""
 
     def __init__(self, demo: Demo, clock: Clock, home: Path, options: ServerOptions, person: Person) -> None:
         self._home, self._clock, self._person = home, clock, person
@@ -229,11 +232,11 @@ def count_requests(situation: Situation, *, is_ours: bool) -> tuple[int, int]:
 
 
 def measure_figures(scale: Scale) -> list[Figure]:
-    """Count once: counts have no noise."""
+    """Count each situation only once: counts have no noise."""
     figures: list[Figure] = []
     for situation in SITUATIONS[: scale.choose_size(len(SITUATIONS), 1)]:
         (requests, prompts) = count_requests(situation, is_ours=True)
-        # The SDK uses an operator's client only if the storage has an OAuthClientInformationFull of it.
+        # The SDK uses an operator's client only if the storage has its OAuthClientInformationFull.
         peer = {} if situation.is_preregistered else {"mcp 2.x": count_requests(situation, is_ours=False)}
         what, least = situation.label, "the least there can be"
         peers = {name: float(count) for name, (count, _) in peer.items()}

@@ -46,7 +46,7 @@ class LoopMonitor:
             duration_seconds = time.perf_counter() - started_at
             if duration_seconds > self.longest_callback_seconds:
                 self.longest_callback_seconds = duration_seconds
-                # Record the name of a task's coroutine, but no argument: it might be a secret.
+                # Record the name of a task's coroutine, but no argument: an argument might be a secret.
                 task = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]  # noqa: SLF001
                 coroutine = task.get_coro() if isinstance(task, asyncio.Task) else None
                 self.longest_callback_name = str(getattr(coroutine, "__qualname__", ""))
@@ -71,7 +71,7 @@ class LoopMonitor:
 
 
 async def run_monitored(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine and measure the loop meanwhile."""
+    """Run a coroutine, and measure the event loop while it runs."""
     monitor = LoopMonitor()
     monitor.time_callbacks()
     threading.Thread(target=monitor.handle_commands, daemon=True).start()

@@ -1,4 +1,4 @@
-"""`status`, and a reminder pass in which nothing has changed, with 10 000 stored connections."""
+"""Measure `status`, and a check of reminders in which nothing has changed, with 10 000 stored connections."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _pass_measures(home: Path, runner: asyncio.Runner) -> dict[str, Measure]:
                 entry.stat(follow_symlinks=False)
 
     reminders = dispatcher.reminders
-    # The next pass reads a very recent change again: wait until no change is recent.
+    # The next check would read a very recent change again. So wait until no change is recent.
     time.sleep(0.1)
     runner.run(reminders.check_sessions())
     return {

@@ -1,4 +1,4 @@
-"""Measure by turns, so that changes in the machine's load affect all alike; report the medians."""
+"""Take measures in turn, so that changes in the machine's load affect all of them; report the medians."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Measure = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much to measure. `rounds` excludes the warm-up; `is_small` only checks that all benchmarks run."""
+    """How much to measure. `rounds` excludes the warm-up. If `is_small`, only check that benchmarks run."""
 
     rounds: int = 5
     is_small: bool = False
@@ -58,10 +58,10 @@ class Figure:
 def measure_interleaved(
     measures: Mapping[str, Measure], scale: Scale, rounds_factor: int = 1
 ) -> dict[str, float]:
-    """Take each measure once a round, and return the medians by name.
+    """Take each measure once in each round, and return the medians by name.
 
-    Each round starts at another measure. There are `scale.rounds * rounds_factor` rounds, and a warm-up round
-    before them that fills caches. A small scale has one round in all.
+    Each round starts with another measure. Before the `scale.rounds * rounds_factor` rounds, there is a
+    warm-up round that fills caches. If the scale is small, there is only one round.
     """
     names = list(measures)
     values_by_name: dict[str, list[float]] = {name: [] for name in names}

@@ -1,4 +1,4 @@
-"""Memory: the cost of one session in a process with a client, and of each further user."""
+"""The memory that one session takes in a process with a client, and that each further user takes."""
 
 from __future__ import annotations
 

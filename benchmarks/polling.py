@@ -37,7 +37,7 @@ from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
 from hermes_mcp_auth_remote.values import CredentialKey, Origin, Secret, Server, as_secret
 
-# Open connections of the floor. Our poller allows as many polls in flight per server.
+# The open connections of the floor. Our poller allows the same number of concurrent polls for each server.
 MAX_CONNECTIONS = 32
 # How long it takes to claim a login: a write to its record on disk.
 CLAIM_SECONDS = 0.008
@@ -45,7 +45,10 @@ Report = dict[str, Any]
 
 
 def measure_figures(scale: Scale) -> list[Figure]:
-    """Measure waiting logins in a fresh process, with the server in another one. Only once: it is slow."""
+    """Measure waiting logins in a fresh process, with the server in another process.
+
+    Measure only once, because the measurement is slow.
+    """
     few, many = scale.choose_size(1000, 100), scale.choose_size(10_000, 40)
     interval, seconds = scale.choose_size(5, 1), scale.choose_size(16, 3)
     figures: list[Figure] = []
@@ -132,7 +135,7 @@ def make_login(origin: str, number: int, interval_seconds: float, next_at: float
 
 
 def run_service(origin: str, count: int, interval_seconds: float, seconds: float) -> Report:
-    """Watch `count` logins with our service. The measurement starts after each had a poll."""
+    """Watch `count` logins with our service. The measurement starts when each login has had a poll."""
     with tempfile.TemporaryDirectory(prefix="mcp-auth-bench-") as folder:
         home = Path(folder)
         store, started_at = FileStore(home).logins, time.time()
@@ -154,7 +157,7 @@ def run_service(origin: str, count: int, interval_seconds: float, seconds: float
             for number in numbers:
                 devices.subscribe(store.get(f"{number:022d}"), lambda _: None)
 
-        # Start the poller first: its own memory belongs to no login.
+        # Start the poller first, because its own memory belongs to no login.
         watch_logins(range(few := count // 10))
         _wait_until_claimed(store, few)
         tracemalloc.start()
@@ -183,7 +186,7 @@ def _wait_until_polled(origin: str, count: int) -> None:
 
 
 def _measure_polls(origin: str, interval_seconds: float, seconds: float) -> Report:
-    # Let the work of the set-up end first.
+    # First let the work of the set-up end.
     time.sleep(interval_seconds)
     _get(origin, "/begin")
     cpu = time.process_time()
@@ -192,7 +195,7 @@ def _measure_polls(origin: str, interval_seconds: float, seconds: float) -> Repo
 
 
 def run_floor(origin: str, count: int, interval_seconds: float, seconds: float) -> Report:
-    """Send the same polls by a heap of timers over raw connections, without parsing a response."""
+    """Send the same polls with a heap of timers and raw connections. Parse no response."""
     parts = urlsplit(origin)
     requests: list[bytes] = []
     for number in range(count):
@@ -238,7 +241,7 @@ def run_floor(origin: str, count: int, interval_seconds: float, seconds: float) 
 
 
 def main(argv: list[str]) -> None:
-    """Run one of the two kinds, and print its report as JSON."""
+    """Run the service or the floor, and print the report as JSON."""
     kind, origin, count, interval, seconds = argv
     run_kind = {"ours": run_service, "floor": run_floor}[kind]
     print(json.dumps(run_kind(origin, int(count), float(interval), float(seconds))), flush=True)

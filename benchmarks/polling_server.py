@@ -1,7 +1,7 @@
 """A token endpoint whose logins stay pending, in its own process: `python -m benchmarks.polling_server`.
 
-It sends minimal responses and records when each device code is polled. `/begin` resets the records, `/report`
-returns them as JSON. The process ends at the end of its standard input.
+The endpoint sends minimal responses and records when each device code is polled. `/begin` resets the records,
+`/report` returns them as JSON. The process ends at the end of its standard input.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ LONG_URL = (LONG_URL + "&state=" + "s" * 600)[:600]
 
 
 def measure_figures(scale: Scale) -> list[Figure]:
-    """Measure a short code in the terminal, a long one as a PNG, and one too wide for the terminal."""
+    """Measure a short code in the terminal, a long code as a PNG, and a code too wide for the terminal."""
     count = scale.choose_size(5, 1)
     figures: list[Figure] = []
     for what, text, draw in (

@@ -1,6 +1,6 @@
-"""The peer: the OAuthClientProvider of the MCP SDK. This interpreter's environment selects 1.x or 2.x.
+"""The peer: the OAuthClientProvider of the MCP SDK. This interpreter's environment has version 1.x or 2.x.
 
-`python -m benchmarks.sdk 10000` prints the CPU microseconds of its auth step.
+`python -m benchmarks.sdk 10000` prints the CPU microseconds of the provider's auth step.
 """
 
 from __future__ import annotations

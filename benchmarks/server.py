@@ -1,8 +1,8 @@
-"""A server with the delay in its path, in its own process: `python -m benchmarks.server`.
+"""A server whose URLs name the delay, in its own process: `python -m benchmarks.server`.
 
-`/delay/50` responds after 50 ms if the request has the token, and with 401 otherwise. `/mcp` is an MCP
-server: a tool call names the milliseconds and the bytes of its response. The process ends at the end of its
-standard input.
+`/delay/50` responds after 50 ms if the request has the token, and with 401 if it does not. `/mcp` is an MCP
+server: a tool call names the delay in milliseconds and the bytes of the response. The process ends at the
+end of its standard input.
 """
 
 from __future__ import annotations

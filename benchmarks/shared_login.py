@@ -36,7 +36,7 @@ class SharingResult:
 
 
 def measure_figures(scale: Scale) -> list[Figure]:
-    """Count once per client. The server rotates refresh tokens and ends a session if one is used twice."""
+    """Count once per client. The server rotates refresh tokens; if one is used twice, the session ends."""
     processes, calls = scale.choose_size(PROCESS_COUNT, 1), scale.choose_size(CALLS_PER_PROCESS, 3)
     kinds = {"ours": PYTHON, "mcp 2.x": PYTHON, "mcp 2.x with stored expiry": PYTHON}
     if FASTMCP_PYTHON.exists():
@@ -72,8 +72,8 @@ def measure_figures(scale: Scale) -> list[Figure]:
 
 
 def measure_sharing(kind: str, python: str, processes: int, calls: int) -> SharingResult:
-    """Let all processes call at once; then revoke the access token and let each call once more."""
-    # One origin: some clients expect the token endpoint at the origin of the MCP server.
+    """Let all processes call at once. Then revoke the access token, and let each process call once more."""
+    # Use one origin, because some clients expect the token endpoint at the origin of the MCP server.
     with (
         tempfile.TemporaryDirectory(prefix="mcp-auth-bench-") as folder,
         serve_demo(

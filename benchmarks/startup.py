@@ -1,4 +1,4 @@
-"""Start-up: print a token, `--help`, import the auth classes, and make a process's first call."""
+"""Start-up: print a token, print `--help`, import the auth classes, and make the first call of a process."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _measure_commands_and_imports(scale: Scale) -> list[Figure]:
                 "httpx2": python_measure("import httpx2"),
                 "ours.httpx2": python_measure("import hermes_mcp_auth_remote.auth.httpx2"),
             },
-            # More rounds: these are as short as the noise of a process start.
+            # Use more rounds: these measures are as short as the noise of a process start.
             scale,
             rounds_factor=3,
         )

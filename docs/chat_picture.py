@@ -100,7 +100,7 @@ THEMES = {
     ),
 }
 DONE_COLOUR = "#248046"
-# A longer line of an embed continues in the next line.
+# If a line of an embed is longer than this, the next line continues it.
 JOIN_ABOVE_CHARS = 60
 WRAP_CHARS, CHAR_WIDTH, LINE_HEIGHT, PAD, GAP, WIDTH = 56, 6.9, 19, 10, 12, 480
 
@@ -114,7 +114,7 @@ class Bubble(NamedTuple):
 
 
 def parse_bubbles(transcript: str) -> Iterator[Bubble]:
-    """Parse a transcript into messages: an unindented name starts a message, its lines are indented."""
+    """Parse a transcript into messages. An unindented name starts a message; its lines are indented."""
     sender, lines = "", list[str]()
     for line in [*transcript.splitlines(), "end"]:
         if line.startswith(("  ", "║", "╔", "╚")) or not line:
@@ -166,7 +166,7 @@ def draw(picture: Picture) -> str:
     last_bubbles = [bubble for bubble in parse_bubbles(last) if not bubble.sender.startswith("──")]
     new_bubbles = [bubble for bubble in last_bubbles if bubble not in first_bubbles]
     y, parts = float(GAP), list[str]()
-    # Draw a message that is in both sections once.
+    # If a message is in both sections, draw it only once.
     for bubble in [*first_bubbles[:2], picture.caption, *new_bubbles]:
         if isinstance(bubble, str):
             for line in textwrap.wrap(bubble, WRAP_CHARS + 10):

@@ -1,4 +1,4 @@
-"""FastMCP: its client with our auth. Run: python fastmcp_client.py URL."""
+"""FastMCP: the framework's client with our auth. Run: python fastmcp_client.py URL."""
 
 import asyncio
 import sys

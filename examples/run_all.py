@@ -1,6 +1,7 @@
 """Run each example against the demo server, in an environment of its own: `make frameworks`.
 
-The access token is dead before each run, so each example refreshes it. Names as arguments run only those.
+The access token has expired before each run, so each example refreshes it. To run only some examples, name
+them as arguments.
 """
 
 from __future__ import annotations

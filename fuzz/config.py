@@ -1,4 +1,7 @@
-"""Fuzz config.yaml and .env, separated by a line `#env`: the result is a valid server or an McpAuthError."""
+"""Fuzz config.yaml and .env: each input gives valid servers or an McpAuthError.
+
+One input contains both files, with a line `#env` between them.
+"""
 
 import tempfile
 from contextlib import suppress

@@ -1,4 +1,7 @@
-"""Fuzz the fast path of `token` with a binding and tokens, a line each: it returns a valid token or None."""
+"""Fuzz the fast path of the command `token`: the fast path returns a valid token or None.
+
+The first line of an input is the binding file; the other lines are the tokens file.
+"""
 
 import os
 import tempfile

@@ -27,7 +27,7 @@ def read_sample(name: str) -> bytes:
 
 
 def make_response(data: bytes) -> Response:
-    """Make a response: a byte selects the status, one the content type, the rest is the body."""
+    """Make a response: one byte selects the status, one the content type, and the rest is the body."""
     head, body = data[:2].ljust(2, b"\0"), data[2:]
     content_type = _CONTENT_TYPES[head[1] % len(_CONTENT_TYPES)]
     return Response(

@@ -111,7 +111,7 @@ def fuzz_one_input(data: bytes) -> None:
     except McpAuthError:
         return
     rewritten = encode_document(read_and_write(decode_document(written, "a.json")))
-    # Each read shortens a lifetime beyond a century a little. All other members are stable.
+    # If a lifetime is longer than a century, each read shortens it a little. All other members are stable.
     check(
         rewritten == written or read_and_write is _round_trip_tokens,
         "the file changed after it was written and read",

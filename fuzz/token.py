@@ -1,4 +1,4 @@
-"""Fuzz responses of a token endpoint, JSON or form: the result is a token that fits a header, or an error."""
+"""Fuzz responses of a token endpoint (JSON, form): the result is an error, or a token that fits a header."""
 
 from contextlib import suppress
 
@@ -18,7 +18,7 @@ SEEDS = (
 
 
 def fuzz_one_input(data: bytes) -> None:
-    """Read the response as one to a plain request and to one with a DPoP proof."""
+    """Read the response as the response to a plain request and to a request with a DPoP proof."""
     for has_proof in (False, True):
         with suppress(McpAuthError):
             tokens = read_token_response(make_response(data), NOW, "as.example", has_proof=has_proof)
