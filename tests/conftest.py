@@ -17,7 +17,8 @@ from tests import leak_check
 
 # Programs from Debian packages. All other dependencies come from PyPI and npm.
 PROGRAMS_BY_MARKER = {"browser": "chromium", "ssh": "sshd", "tmux": "tmux"}
-# `make quick` runs no test with one of these markers, and imports no module whose tests all have one.
+# `make quick` runs no test with one of these markers. If all tests of a module have one, it does not import
+# the module.
 SLOW_MARKERS = ("slow", "node", "browser", "ssh", "tmux", "hermes")
 SLOW_MODULE_PATTERN = re.compile(
     rf"^pytestmark = (?:\[[^]]*)?pytest\.mark\.(?:{'|'.join(SLOW_MARKERS)})\b", re.MULTILINE
@@ -27,13 +28,13 @@ SLOW_MODULE_PATTERN = re.compile(
 def pytest_configure(config: pytest.Config) -> None:
     """Choose how many examples hypothesis makes, and restore the default signal handlers.
 
-    A shell starts background jobs with some signals ignored. Child processes inherit that, and a test of
-    Ctrl-C would send it to programs that ignore it.
+    A shell starts background jobs with some signals ignored. Child processes inherit this, so a test would
+    send Ctrl-C to programs that ignore it.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
-    # A busy machine makes the generation of inputs slow; that is no fault of a test.
+    # On a busy machine, the generation of inputs is slow. That is no fault of a test.
     settings.register_profile(
         "project",
         max_examples=500 if config.getoption("--soak") else 40,
@@ -58,7 +59,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Select the long variants or all other tests.
 
-    Deselect tests whose program is missing, and with `--quick` the slow ones.
+    Deselect tests whose program is missing. With `--quick`, also deselect the slow tests.
     """
     is_soak = config.getoption("--soak")
     unwanted_markers = (*missing_programs(), *(SLOW_MARKERS if config.getoption("--quick") else ()))
@@ -85,8 +86,8 @@ def is_property_test(item: pytest.Item) -> bool:
 def append_xdist_groups(items: list[pytest.Item]) -> None:
     """Append the xdist group to each test's id: pytest-xdist distributes tests by that id.
 
-    pytest-xdist 3.8 sets an attribute that pytest 9.2 no longer reads, and would distribute the tests of a
-    group one by one.
+    pytest-xdist 3.8 sets an attribute that pytest 9.2 no longer reads. So without this function, it would
+    distribute the tests of a group one by one.
     """
     for item in items:
         marker = item.get_closest_marker("xdist_group")
@@ -95,7 +96,7 @@ def append_xdist_groups(items: list[pytest.Item]) -> None:
 
 
 def missing_programs() -> dict[str, str]:
-    """Return the missing programs by marker. Return none in CI, so that their tests fail."""
+    """Return the missing programs by marker. In CI, return none, so that the tests that need them fail."""
     if os.environ.get("CI"):
         return {}
     path = os.environ.get("PATH", "") + ":/usr/sbin"
@@ -114,7 +115,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _isolated_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the developer's HERMES_HOME, proxies and certificate files from each test."""
     monkeypatch.setenv("HERMES_HOME", str(tmp_path / "hermes"))
-    # Without it, python-telegram-bot warns when it builds a RetryAfter, and a warning is an error here.
+    # Without this variable, python-telegram-bot warns when it builds a RetryAfter, and warnings are errors.
     monkeypatch.setenv("PTB_TIMEDELTA", "true")
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir"):
         monkeypatch.delenv(name, raising=False)
@@ -150,7 +151,7 @@ def pytest_runtest_makereport(
     if leak_check.contains_secret(
         f"{report.longreprtext}{report.caplog}{report.capstdout}{report.capstderr}"
     ):
-        # Do not show the text itself: it contains the secret.
+        # Do not show the text, because it contains the secret.
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid}: a secret of this test reached a log, an output or an error."
         report.sections = []

@@ -69,7 +69,8 @@ class ErrorTrackers:
         }
         for secret in secrets:
             for prefix_bytes in range(3):
-                # Preceding bytes shift the encoding; the characters at both ends depend on their neighbours.
+                # The bytes before a secret shift its encoding, and the first and last characters of the
+                # encoding depend on the neighbouring bytes.
                 inner = base64.b64encode(b"x" * prefix_bytes + secret.encode()).decode().rstrip("=")
                 spellings.add(inner[4 if prefix_bytes else 0 : -2])
         return sorted(spellings)
@@ -92,7 +93,7 @@ class ErrorTrackers:
         event, _ = event_from_exception(error, client_options=self.client.options)
         self.client.capture_event(event)
         yield "sentry", json.dumps(event, default=repr) + self.transport.sent[-1]
-        # Do not render it: highlighting the source lines takes a second.
+        # Do not render the traceback: to highlight the source lines takes a second.
         rendered = rich.traceback.Traceback.extract(
             type(error),
             error,

@@ -6,7 +6,7 @@
       .responds(200, read_sample("x/prm"))
       .returns(…)
 
-The exchange starts with `returns` or `raises`. A missing, additional or different request fails the test and
+`returns` or `raises` runs the exchange. If a request is missing, additional or different, the test fails and
 shows both transcripts.
 """
 
@@ -34,7 +34,7 @@ Body = Mapping[str, object] | list[object] | str | bytes | None
 
 
 def read_sample(name: str) -> bytes:
-    """Return a sample's bytes: "stripe/prm" is tests/samples/stripe/prm with any suffix."""
+    """Return a sample's bytes: "stripe/prm" names the file tests/samples/stripe/prm with any suffix."""
     (path,) = (SAMPLES / name).parent.glob(Path(name).name + ".*")
     return path.read_bytes()
 
@@ -103,14 +103,14 @@ class ExchangeScript(Generic[T]):
         return self
 
     def returns(self, expected: T | None = None) -> T:
-        """Run the exchange and return its value; compare the value with `expected` if it is not None."""
+        """Run the exchange and return its value. If `expected` is not None, compare the value with it."""
         value = self._run()
         if expected is not None:
             assert value == expected
         return value
 
     def raises(self, kind: type[E], text: str = "") -> E:
-        """Run the exchange and return its error of exactly this class, with `text` in message or advice."""
+        """Run the exchange and return its error. Check the class, and search `text` in message and advice."""
         with pytest.raises(kind) as caught:
             self._run()
         error = caught.value

@@ -42,7 +42,7 @@ def loop_clock(monkeypatch: pytest.MonkeyPatch) -> LoopClock:
 
     def init_with_clock(loop: asyncio.BaseEventLoop) -> None:
         real_init(loop)
-        # Never reset: the time of a loop that outlives the test must not go backwards.
+        # Never reset the clock: if a loop outlives the test, its time must not go backwards.
         loop._jumping = clock  # type: ignore[attr-defined]
 
     monkeypatch.setattr(asyncio.BaseEventLoop, "__init__", init_with_clock)

@@ -158,7 +158,7 @@ REQUIREMENTS = (
     ),
     Requirement(
         "resource-choice",
-        "The resource is sent exactly as published, and an option turns it off.",
+        "The resource is sent exactly as published; an option leaves it out.",
         "quirk 28, RFC 8707",
     ),
     Requirement(
@@ -241,7 +241,7 @@ REQUIREMENTS = (
     # Reading authorization responses
     Requirement(
         "iss-mismatch",
-        "A response with a wrong iss is refused, and its error text is not shown.",
+        "A response with a wrong iss is refused. If it contains an error text, that is not shown.",
         "quirk 39, RFC 9207 §2.4",
     ),
     Requirement(
@@ -383,7 +383,7 @@ REQUIREMENTS = (
     ),
     Requirement(
         "killed",
-        "A kill leaves complete files and no lock; the session ends only if a rotation was lost.",
+        "After a kill, files are complete and no lock is held; only a lost rotation ends the session.",
         "this package",
     ),
     Requirement(
@@ -400,7 +400,7 @@ REQUIREMENTS = (
     ),
     Requirement(
         "fs-group",
-        "Files that became accessible to their group, but to no others, are made private again.",
+        "If only its group has gained access to a file, the file is made private again.",
         "Kubernetes fsGroup",
     ),
     Requirement(
@@ -450,7 +450,7 @@ REQUIREMENTS = (
     # The terminal and the command line
     Requirement(
         "race",
-        "If paste, redirect and another process bring a response at once, one of them counts.",
+        "If paste, redirect and another process bring responses at once, only one response counts.",
         "security 12",
     ),
     Requirement("url-whole", "The screen shows the complete URL, alone on its line.", "this package"),
@@ -514,7 +514,7 @@ REQUIREMENTS = (
         "store-contract", "Every store fulfils the contract of `store.protocol`.", "store/protocol.py"
     ),
     Requirement(
-        "refresh-margin", "Service and fast path agree when a token must be refreshed.", "refresh_margins.py"
+        "refresh-margin", "Service and fast path agree on when to refresh a token.", "refresh_margins.py"
     ),
     Requirement(
         "more-access",
@@ -598,7 +598,7 @@ REQUIREMENTS = (
     ),
     Requirement(
         "refresh-verdict",
-        "The HTTP status of a refused refresh decides first whether the refusal is final.",
+        "The HTTP status is checked first to decide whether a refused refresh is final.",
         "RFC 6749 §5.2",
     ),
     Requirement(
@@ -653,7 +653,7 @@ REQUIREMENTS = (
     ),
     Requirement(
         "config-once",
-        "A command or a pass of reminders reads config.yaml once, and stored files only after a change.",
+        "A command or a check for reminders reads config.yaml once, and stored files only if changed.",
         "this package",
     ),
     Requirement(
@@ -774,7 +774,7 @@ REQUIREMENTS = (
     ),
     Requirement(
         "chat-exposed",
-        "A code that others could read ends its login, and the bot starts another one.",
+        "If other users could read a code, its login ends, and the bot starts a new login.",
         "this package, security 8",
     ),
     Requirement(
@@ -959,7 +959,7 @@ REQUIREMENTS = (
     Requirement("hermes-loop", "No file is read on the event loop of Hermes's gateway.", "this package"),
     Requirement(
         "hermes-relay",
-        "If Hermes itself reads pasted addresses, the plugin leaves it those of its own logins.",
+        "If Hermes itself reads pasted addresses, the plugin leaves the ones of Hermes's logins to it.",
         "this package",
     ),
     Requirement("hermes-profiles", "Each Hermes profile has its own logins and tools.", "this package"),

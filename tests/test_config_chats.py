@@ -1,4 +1,4 @@
-"""Reading `mcp_auth_chats`: who may log in, whose tokens are used, and which values are refused."""
+"""Reading `mcp_auth_chats`: which users may log in, whose tokens they use, and which values are refused."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def start_process(
 
 
 def prints_wait_message(process: subprocess.Popen[str], seconds: int) -> bool:
-    """Return whether the process says how long it waits: `seconds`, or up to 20 fewer on a busy machine."""
+    """Return whether the process says that it waits for `seconds` (on a busy machine, up to 20 fewer)."""
     assert process.stderr is not None
     match = re.fullmatch(WAIT_MESSAGE_PATTERN, process.stderr.readline())
     return match is not None and seconds - 20 < int(match[1]) <= seconds

@@ -1,4 +1,4 @@
-"""Each holder of a lock, a thread or a future is reset in a forked child, or is listed here with a reason."""
+"""Each class with a lock, a thread or a future is reset in a forked child, or listed here with a reason."""
 
 from __future__ import annotations
 

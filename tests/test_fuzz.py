@@ -74,7 +74,8 @@ def test_mutated_seeds_raise_only_mcp_auth_errors(name: str) -> None:
 @pytest.mark.parametrize("name", HARNESSES)
 @pytest.mark.parametrize("word", [b"[", b'"', b"a=", b"\\", b" ", b"&amp;", b"Bearer ,", b"${"])
 def test_a_megabyte_of_one_token_is_parsed_in_linear_time(name: str, word: bytes) -> None:
-    # If this hangs, a parser is quadratic. The word comes first, behind a response head, and within a seed.
+    # If this test hangs, a parser is quadratic. The word is at the start, behind a response head, and
+    # within a seed.
     harness_module = load_harness(name)
     seed = harness_module.SEEDS[0]
     for head in (b"", b"\x00\x00", seed[: len(seed) // 2]):

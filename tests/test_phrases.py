@@ -71,7 +71,7 @@ def test_a_long_scope_and_account_are_cut_with_the_number_of_the_rest() -> None:
 
 
 PHRASES = {name: value for name, value in vars(phrases).items() if name.isupper() and isinstance(value, str)}
-# These modules show connections and logins. In the others, a word such as "Server" has many meanings.
+# These modules show connections and logins. In other modules, a word such as "Server" has many meanings.
 SCREEN_MODULES = {"messages.py", "rendering.py", "connection_rendering.py", "text.py", "connection_status.py"}
 
 

@@ -1,4 +1,4 @@
-"""One rule for the state of a connection: command line, chats and reminders agree at every moment."""
+"""There is one rule for the state of a connection, so command line, chats and reminders always agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""File work has its own few threads. A call that waits for a server has a thread that no exit waits for."""
+"""File work has a few threads of its own. If a call waits for a server, no exit waits for its thread."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ def test_time_limits_have_the_documented_values() -> None:
 
 @covers("late-tokens")
 def test_each_limit_is_longer_than_the_steps_within_it() -> None:
-    # The last request of an exchange has at least the time that a response may take.
+    # When the last request of an exchange is sent, at least the time that a response may take is left.
     assert TIME_LIMITS.send_seconds + TIME_LIMITS.response_seconds < TIME_LIMITS.exchange_seconds
-    # A single flight ends, its files included, before a process that waits for its lock gives up.
+    # A single flight ends and stores its files before another process stops waiting for the lock.
     assert TIME_LIMITS.exchange_seconds + FINAL_POLLS_SECONDS + STORE_SECONDS < TIME_LIMITS.lock_seconds
     # The exchange of a login may wait for the lock of another flight before it stores the tokens.
     assert TIME_LIMITS.exchange_seconds + TIME_LIMITS.lock_seconds + STORE_SECONDS < TIME_LIMITS.claim_seconds

@@ -183,7 +183,7 @@ def test_an_error_that_the_caller_was_handling_keeps_its_variables() -> None:
 
 
 def test_a_frame_that_still_runs_continues() -> None:
-    """Clearing a frame would end a coroutine that has caught the error and continues."""
+    """If a coroutine has caught the error and continues, it would end if its frame were cleared."""
 
     async def catch_and_continue() -> str:
         value = "still here"
@@ -207,7 +207,8 @@ def test_replaced_frames_keep_no_objects_alive() -> None:
     assert [frame.f_code.co_name for frame in frames] == ["call_sync", "call_sync", "call_sync", "fail"]
     assert [frame.f_back for frame in frames] == [None] * 4
     assert [frame.f_locals for frame in frames] == [{}] * 4
-    # With another value, `executing` (optional in sentry-sdk and IPython) searches the instruction forever.
+    # With another value, `executing` (sentry-sdk and IPython may use it) would search for the instruction
+    # forever.
     assert [link.tb_lasti for link in traceback_links(error)][-4:] == [0] * 4
 
 

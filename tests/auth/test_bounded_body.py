@@ -29,7 +29,7 @@ from tests.requirements import covers
 pytestmark = pytest.mark.slow
 
 LIMITS = BodyLimits(timeout_seconds=0.1)
-# 20 MB compressed to 20 KB, and that compressed again.
+# 20 MB, compressed to 20 KB; these 20 KB are compressed again.
 GZIP_BOMB = gzip.compress(b"\0" * 20_000_000)
 NESTED_GZIP_BOMB = gzip.compress(GZIP_BOMB)
 CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
@@ -262,7 +262,8 @@ def ask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ask:
     return call
 
 
-# Each library, kind of client and kind of call at least once. These faults do not depend on the combination.
+# Use each library, each kind of client and each kind of call at least once. The faults do not depend on the
+# combination.
 with_some_variants = pytest.mark.parametrize(
     "ask", [ASK_VARIANTS[0], ASK_VARIANTS[3], ASK_VARIANTS[5], ASK_VARIANTS[6]], ids=variant_id, indirect=True
 )

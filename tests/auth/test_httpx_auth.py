@@ -48,7 +48,7 @@ class HttpLibrary:
         self.auth: Any = ours.__dict__["McpAuth"]
 
     def client_options(self, session: Session | str, options: dict[str, Any]) -> dict[str, Any]:
-        """Return the client options. The option `connections` is the size of its pool."""
+        """Return the client options. The option `connections` is the size of the client's pool."""
         limits = self.library.Limits(max_connections=options.pop("connections", 100))
         return {"auth": self.auth(session), "timeout": 20, "limits": limits, **options}
 
@@ -148,7 +148,7 @@ def test_a_request_that_waits_for_a_token_holds_no_connection(
         async with http_library.client(session, connections=1) as client:
             waiting = asyncio.create_task(client.get(demo.ping_url))
             await asyncio.to_thread(gate.arrived.wait, 20)
-            # The pool's only connection is free meanwhile.
+            # During the wait, the pool's only connection is free.
             assert (await client.get(demo.ping_url, auth=None)).status_code == 401
             gate.open()
             assert (await waiting).status_code == 200
@@ -276,7 +276,7 @@ def test_a_slow_response_does_not_block_other_requests(
             slow = asyncio.create_task(client.get(demo.ping_url))
             await asyncio.to_thread(gate.arrived.wait, 20)
             assert (await client.get(demo.ping_url)).status_code == 200
-            # Another request succeeds even if the token is revoked meanwhile.
+            # Another request succeeds even if the token is revoked during the wait.
             demo.authorization_server.ledger.revoke_access_tokens()
             assert (await client.get(demo.ping_url)).status_code == 200
             assert not slow.done()

@@ -1,4 +1,4 @@
-"""One McpAuth for the clients of httpx and httpx2, which frameworks may copy, pickle and ask for headers."""
+"""One McpAuth for the clients of httpx and httpx2. Frameworks may copy it, pickle it or call `headers`."""
 
 from __future__ import annotations
 

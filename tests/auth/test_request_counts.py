@@ -159,7 +159,7 @@ def test_two_revoked_tokens_need_one_login(
         "token",
         "ping",
     ]
-    # One request by the user's browser, and one check that the server still knows the client.
+    # There is one request by the user's browser, and one check that the server still knows the client.
     assert (
         demo.authorization_server.count_requests("authorization"),
         demo.authorization_server.count_requests("consent"),

@@ -101,7 +101,7 @@ def test_an_error_during_a_refused_request_leaks_nothing(
     monkeypatch: pytest.MonkeyPatch,
     function_path: str,
 ) -> None:
-    # With a cached token, which the flow holds while it waits for another one.
+    # Cache a token: the flow holds it while it waits for another token.
     asyncio.run(logged_in_service.session(server).header())
     demo.authorization_server.ledger.revoke_access_tokens()
     leaking_frames = inject_error(monkeypatch, trackers, function_path)

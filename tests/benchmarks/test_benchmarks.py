@@ -10,7 +10,7 @@ from benchmarks.table import format_markdown
 
 pytestmark = pytest.mark.slow
 
-# These take 15 seconds even at the small scale.
+# These benchmarks take 15 seconds even at the small scale.
 SLOW_BENCHMARKS = {"chats", "polling"}
 
 
@@ -21,7 +21,7 @@ SLOW_BENCHMARKS = {"chats", "polling"}
 def test_every_benchmark_runs_and_fits_the_table(name: str) -> None:
     figures = BENCHMARKS[name](Scale(rounds=1, is_small=True))
     assert figures
-    # A failed call or command raises, so a figure without a base is the remaining error.
+    # A failed call or command raises by itself, so only check that each figure has a base.
     assert all(figure.base > 0 for figure in figures)
     lines = format_markdown(figures, 0).splitlines()
     assert len({line.count("|") for line in lines[: 2 + len(figures)]}) == 1

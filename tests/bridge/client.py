@@ -43,7 +43,7 @@ class BridgeClient:
         self._input_descriptor = input_descriptor
         self._next_id = 0
         self._responses = dict[Any, asyncio.Future[dict[str, Any]]]()
-        # Requests, notifications, and responses whose id no request of this client has.
+        # Requests, notifications, and responses with an id that no request of this client has.
         self.others: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._read_task = asyncio.create_task(self._read())
 

@@ -94,7 +94,7 @@ def connect(cli: Cli, *arguments: str, env: dict[str, str] | None = None) -> Ite
 
 
 def finish_in_browser(url: str, wait_seconds: float = 0) -> None:
-    """Approve, and let the browser follow the redirect to this machine when a process listens there."""
+    """Approve. When a process listens at the redirect URI, let the browser follow the redirect."""
     redirect, deadline = approve(url), time.monotonic() + wait_seconds
     while True:
         try:

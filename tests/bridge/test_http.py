@@ -1,4 +1,4 @@
-"""The bridge and servers that do all that Streamable HTTP and HTTP+SSE allow, and more."""
+"""The bridge with servers that use everything that Streamable HTTP and HTTP+SSE allow, and break rules."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def test_a_broken_stream_is_resumed_after_the_last_whole_event(breaks: str
         await reply.write(b"retry: 10\n")
         await reply.event(None, "e0")
         await reply.event({"jsonrpc": "2.0", "method": "notifications/one"}, "e1")
-        # Half an event: its id must not count.
+        # This is half an event, so its id must not count.
         await reply.write(b'id: e2\ndata: {"jsonrpc": "2.0", "met')
         await break_off(reply)
 
@@ -146,7 +146,7 @@ async def test_a_lost_session_is_opened_once_for_all_calls(refusal: tuple[int, b
         if request.headers.get("mcp-session-id") != live:
             await reply.send(refusal[0], refusal[1])
         else:
-            # A strict server.
+            # A strict server accepts calls in the new session only after `initialized`.
             assert live == "s1" or is_ready.is_set()
             await reply.result(request, {"session": live})
 
@@ -530,7 +530,7 @@ async def test_a_redirect_to_another_host_gets_no_message(status: int) -> None:
     async with serve(others) as other_url, serve(redirect) as url, run_bridge(url) as client:
         response = await client.initialize()
         if status == 302:
-            # A POST becomes a GET.
+            # After this redirect, a client would repeat the POST as a GET.
             assert "error" in response
             return
         assert "result" in response

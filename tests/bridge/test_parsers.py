@@ -146,7 +146,7 @@ def test_ids_that_cannot_be_sent_back(line: bytes, expected: str | None) -> None
 @covers("linear")
 @pytest.mark.parametrize(
     ("text", "size"),
-    # A search for each line in the whole rest of the chunk shows only in a large chunk.
+    # A parser that searches the whole rest of the chunk for each line is slow only with a large chunk.
     [(b"a\n", 300_000), (b"\n", 100_000), (b"data:\n\n", 100_000), (b"id: 1\n\n", 100_000)],
 )
 def test_a_stream_of_tiny_lines_is_parsed_in_linear_time(text: bytes, size: int) -> None:

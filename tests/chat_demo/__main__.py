@@ -1,6 +1,6 @@
 """Show a login in a chat. It needs no account and no bot token; nothing leaves this machine.
 
-The argument is telegram or discord. At a terminal you are the user; without a terminal the demo is the user.
+The argument is `telegram` or `discord`. At a terminal, you play the user. Without a terminal, the demo does.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ You are Ada. Type one of these, and Enter:
   1        the number of a button
   approve  open the newest login page on her phone, and approve there
   paste    answer with the address that her browser ended on
-  bye      end the demo; an empty line shows what is new
+  bye      end the demo
+Enter alone shows what is new.
 """
-# Without a terminal: a width that suits a log.
+# The width of the output without a terminal. It suits a log.
 DEFAULT_COLUMNS = 100
 
 

@@ -82,7 +82,8 @@ class Cli:
     ) -> CommandResult:
         """Run a command to its end. The command may print the secrets in `may_show`.
 
-        It runs in a fork of a process that has imported all modules, unless `env` changes how Python starts.
+        The command runs in a fork of a process that has imported all modules. If `env` changes how Python
+        starts, the command runs in a new interpreter.
         """
         environ = self.environ(env)
         if self._can_fork(env):
@@ -116,7 +117,7 @@ class Cli:
     def start(
         self, *arguments: str, env: Mapping[str, str] | None = None, in_fork: bool = False
     ) -> Iterator[RunningCommand]:
-        """Start a command, in a new interpreter unless `in_fork`. The end of the block kills it."""
+        """Start a command, in a new interpreter unless `in_fork` is set. Kill it when the block ends."""
         process = (
             # fork_client.Process has the members that `RunningCommand` uses.
             cast("subprocess.Popen[bytes]", self._fork_command(arguments, env))

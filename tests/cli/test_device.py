@@ -1,4 +1,4 @@
-"""`login` with the device flow: as JSON events, finished later, and with a countdown on a terminal."""
+"""`login` with the device flow: with JSON events, with a later end, and with a countdown on a terminal."""
 
 from __future__ import annotations
 

@@ -27,9 +27,10 @@ FIRST_REQUEST = ("mcp", "POST", "initialize", False)
 TOKEN_PROBE = ("mcp", "POST", "ping", True)
 RESOURCE_METADATA = ("protected_resource_metadata", "GET", None, False)
 SERVER_METADATA = ("authorization_server_metadata", "GET", None, False)
-# For a stored client.
+# The doctor sends this for a stored client.
 SIGN_IN_PAGE = ("authorization", "GET", None, False)
-# For a stored or configured client, instead of the sign-in page. It expires unused.
+# If the client is stored or configured, the doctor may send this instead of the request for the sign-in
+# page. The pushed request expires unused.
 PUSHED_REQUEST = ("pushed_request", "POST", None, False)
 ALLOWED_REQUESTS = {
     FIRST_REQUEST,

@@ -37,7 +37,7 @@ def test_an_unchecked_host_is_named_with_the_option_that_allows_it(cli: Cli, dem
 
 @covers("unchecked-host", "doctor")
 def test_the_advice_works_as_printed(cli: Cli, demo: Demo) -> None:
-    """The command then uses the proxy. The proxy is down, so the error is the usual one."""
+    """After the advice, the command uses the proxy. The proxy is down, so the command reports that."""
     demo.authorization_server.change_behaviour(
         resource_overrides={"authorization_servers": [f"https://{HOST}"]}
     )

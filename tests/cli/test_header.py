@@ -30,8 +30,8 @@ def test_header_prints_only_the_header_and_a_line_feed(cli: Cli, demo: Demo) -> 
 @covers("fast-token")
 def test_a_valid_token_is_printed_without_loading_an_http_client(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    # During the login, config.yaml was so new that a later change could keep its modification time. So the
-    # login stored no identity of the file. This call stores it.
+    # During the login, config.yaml was so new that a later change could have kept the modification time. So
+    # the login stored no identity of the file. This call stores the identity.
     cli.run("token", "demo", may_show=[cli.stored_tokens()["access_token"]])
     process = subprocess.run(
         [sys.executable, "-I", "-c", PRINT_LOADED_MODULES_CODE, "header", "demo"],

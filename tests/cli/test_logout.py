@@ -117,7 +117,7 @@ def test_logout_all_of_one_server_covers_every_owner(cli: Cli, demo: Demo) -> No
 @covers("logout-many")
 def test_a_failed_logout_does_not_stop_the_others_and_sets_the_exit_code(cli: Cli, demo: Demo) -> None:
     log_in_several_owners(cli, demo)
-    # A folder: no file system can delete it as a file.
+    # Put a folder in the file's place: no file system can delete a folder as a file.
     metadata = cli.home / "mcp-tokens" / "demo.meta.json"
     metadata.unlink()
     metadata.mkdir()

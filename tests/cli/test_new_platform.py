@@ -1,4 +1,4 @@
-"""A platform of one folder and one row works everywhere: configuration, `serve`, `--via`, `status`."""
+"""A platform that is one folder and one row works everywhere: configuration, `serve`, `--via`, `status`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`run` replaces itself with a command. A valid token is in the store, and with `--env` in a variable."""
+"""`run` replaces itself with a command. The store then has a valid token; with `--env`, a variable too."""
 
 from __future__ import annotations
 

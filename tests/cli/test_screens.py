@@ -1,6 +1,6 @@
 """Compare the screens with tests/transcripts. `NEW_TRANSCRIPTS=1` writes the transcripts again.
 
-Placeholders replace values that differ between runs: <port>, <time>, <home>, and <...> for all others.
+Placeholders replace values that differ between runs: <port>, <time>, <home>, and <...> for all other values.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`status` lists every server, also if another server has an error, and the next event of each."""
+"""`status` lists every server and its next event, even if another server has an error."""
 
 from __future__ import annotations
 

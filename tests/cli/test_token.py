@@ -38,7 +38,8 @@ def test_token_prints_only_the_token_and_a_line_feed(cli: Cli, demo: Demo) -> No
 @covers("fast-token")
 def test_the_fast_path_loads_no_parser_no_event_loop_and_no_client(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
-    # At the login, config.yaml was too new to detect a further change. This call stores its identity.
+    # At the login, config.yaml was so new that a further change could go unnoticed. So this call stores its
+    # identity.
     cli.run("token", "demo", may_show=[cli.stored_tokens()["access_token"]])
     process = subprocess.run(
         [sys.executable, "-I", "-c", PRINT_LOADED_MODULES_CODE, "token", "demo"],

@@ -83,7 +83,7 @@ def wait_for_clock_tick() -> None:
 
 
 def overwrite_with_old_times(cli: Cli, text: str) -> None:
-    """Do what `cp -p` of an old backup does: the same inode, an old modification time."""
+    """Do what `cp -p` of an old backup does: keep the inode, and set an old modification time."""
     backup = cli.home / "backup"
     backup.write_text(text)
     os.utime(backup, (OLD_TIME, OLD_TIME))
@@ -91,7 +91,7 @@ def overwrite_with_old_times(cli: Cli, text: str) -> None:
 
 
 def replace_with_old_file(cli: Cli, text: str) -> None:
-    """Do what `mv` of an old backup does: another inode, an old modification time."""
+    """Do what `mv` of an old backup does: change the inode, and set an old modification time."""
     backup = cli.home / "backup"
     backup.write_text(text)
     os.utime(backup, (OLD_TIME, OLD_TIME))
@@ -160,7 +160,7 @@ def test_a_changed_symlink_of_the_config_is_detected(cli: Cli, *, is_target: boo
     store_login(cli)
     assert run_and_detect_path(cli)[2] == "fast"
     if is_target:
-        # As in a ConfigMap: the link stays, but its target is another file.
+        # As in a ConfigMap, the link stays, but its target becomes another file.
         other.replace(target)
     else:
         config.unlink()
@@ -209,7 +209,7 @@ def test_the_first_token_of_a_login_by_an_older_version_is_slow(cli: Cli) -> Non
     token = cli.stored_tokens()["access_token"]
     assert [run_and_detect_path(cli), run_and_detect_path(cli)] == [(0, token, "slow"), (0, token, "fast")]
     assert json.loads(path.read_text())["of_a_later_version"] == 1
-    # An older version stores a refresh without this member.
+    # When an older version stores a refresh, it omits this member.
     path.write_text(json.dumps(binding))
     assert [run_and_detect_path(cli)[2], run_and_detect_path(cli)[2]] == ["slow", "fast"]
 
@@ -243,7 +243,7 @@ def test_the_stored_identity_is_that_of_the_file_that_was_read(
 def test_the_identity_of_a_just_written_file_is_not_stored(cli: Cli) -> None:
     config = cli.home / "config.yaml"
     for _ in range(50):
-        # Repeat until the read happens within the clock tick of the change.
+        # Repeat until the read and the change happen within the same clock tick.
         config.write_text(make_config("https://a.example/mcp"))
         if find_server("demo", cli.home, {}).config_files is None:
             return

@@ -1,7 +1,7 @@
 """The client that the official conformance suite starts: `python client.py LOCK_FOLDER URL`.
 
-It is the MCP SDK's client with this package's `McpAuth` and an `AuthService` with an empty store. Instead of
-a user, it opens the authorization URL itself; the suite's server approves at once.
+It is the MCP SDK's client with this package's `McpAuth` and an `AuthService` with an empty store. There is no
+user: the client opens the authorization URL itself, and the suite's server approves at once.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ TOOLS_BY_SCENARIO: Mapping[str, tuple[str, ...]] = {
         "test_mrtr_no_result_type",
     ),
 }
-# The SDK rejects this tool's result, which has an older format. The check is that the client does not retry.
+# The SDK rejects the result of this tool, because its format is older. The suite checks only that the
+# client does not retry.
 TOOLS_THAT_MAY_FAIL = frozenset({"test_mrtr_no_result_type"})
 ARGUMENTS_BY_TOOL: Mapping[str, dict[str, Any]] = {"add_numbers": {"a": 5, "b": 3}}
 
@@ -206,7 +207,7 @@ async def return_no_roots(context: ClientRequestContext) -> types.ListRootsResul
 
 @contextmanager
 def limit_concurrency(folder: str) -> Iterator[None]:
-    """Limit the running clients: the suite starts all at once, and the SDK has a timeout of 5 s."""
+    """Limit the number of running clients: the suite starts all at once, and the SDK has a timeout of 5 s."""
     with Path(folder, f"slot-{os.getpid() % MAX_CONCURRENT_CLIENTS}").open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,7 +1,7 @@
 """All client scenarios of the official conformance suite: the MCP SDK's client with our `McpAuth`.
 
 A run of the suite runs its scenarios in parallel; each scenario is a test here. No failure is expected or
-allowed. By default each scenario runs once; all six runs of the suite are soak tests.
+allowed. By default each scenario runs once. The runs that repeat scenarios are soak tests.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ BACKCOMPAT = (
     "auth/2025-03-26-oauth-endpoint-fallback",
 )
 NEWEST = ("tools_call", *AUTH, *DRAFT_AUTH, *DRAFT_MCP, *EXTENSIONS, *LATER_MCP)
-# The newest revision does not have these.
+# The newest revision does not have these scenarios.
 EARLIER_MCP = tuple(scenario for scenario in STATEFUL if scenario not in NEWEST)
 DEFAULT_RUNS = {
     "--requirements 2026-07-28": NEWEST,

@@ -1,4 +1,4 @@
-"""One demo per module, reset before each test, with a clock that only tests advance."""
+"""One demo per module, which is reset before each test, with a clock that only tests advance."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_a_user_approves_in_a_browser_and_reaches_the_redirect_uri(tmp_path: Pat
     chromium = shutil.which("chromium")
     assert chromium, "This test needs chromium: apt-get install chromium"
     family = socket.AF_INET6 if "[" in host else socket.AF_INET
-    # A server must listen on the redirect URI, or the browser shows an error page instead.
+    # A server must listen on the redirect URI. If none does, the browser shows an error page.
     with (
         serve_demo(Behaviour()) as demo,
         socket.create_server((host.strip("[]"), 0), family=family) as listener,

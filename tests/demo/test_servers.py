@@ -1,4 +1,4 @@
-"""Starting and stopping the demo leaves no port and no thread behind."""
+"""After the demo has started and stopped, no port and no thread of it remains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A certified authorization server, over http, and over https with a CA of the test."""
+"""A certified authorization server over http, and over https with the test's own CA."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_login_a_request_a_refresh_and_a_logout(servers: RealServers, tmp_path
         with pytest.raises(LoginAlreadyUsed):
             await service.complete_login(login.id, redirect, TERMINAL)
 
-        # A new service hours later: the access token has expired, so it refreshes once.
+        # This is a new service, hours later: the access token has expired, so the service refreshes once.
         assert connection.expires_at is not None
         now = connection.expires_at + 1
         later_service = AuthService(tmp_path, clock=lambda: now)

@@ -1,4 +1,4 @@
-"""Fixtures: a demo server per module, reset before each test; a bot and its users; a clock for tests."""
+"""Fixtures: a demo server per module (reset before each test), a bot and its users, a clock for tests."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A chat platform that stores its messages in memory and checks them as strictly as a real one.
 
-`ChatBot` is one bot. `ChatUser` is a user of it: `ada.send_text("/connect notes")`, `ada.press("Cancel")`.
-Each action returns after the bot has done everything that follows from it.
+`ChatBot` is one bot. `ChatUser` is a user of a bot: `ada.send_text("/connect notes")`, `ada.press("Cancel")`.
+Each action returns after the bot has done all work that the action causes.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class FakePlatform:
 
 
 class ChatBot:
-    """One bot, with a clock that only the test moves. A second bot over the same home is a restart."""
+    """One bot, with a clock that only the test moves. A second bot with the same home acts as a restart."""
 
     def __init__(
         self,
@@ -324,7 +324,7 @@ class ChatUser:
         )
 
     def press_action(self, action: str, message_id: str) -> bool:
-        """Press a button by its action, even if no message shows it any more."""
+        """Press the button with this action, even if no message shows the button any more."""
         return self._handle_event(
             IncomingEvent(self.sender, callback_data=action, pressed_message_id=message_id)
         )

@@ -62,7 +62,7 @@ TIMESTAMPS = st.floats(NOW - 10**7, NOW + 10**7) | st.sampled_from([-1e300, 1e30
 
 @st.composite
 def logins(draw: st.DrawFn) -> Login:
-    """Draw any login: long, empty and hostile names; any scope; any host; with a paste or a device code."""
+    """Draw any login: with a long, empty or hostile name, any scope, any host, a paste or a device code."""
     hosts = st.text("aé0-.", min_size=1, max_size=10) | st.just("long." * 300)
     authorization_request = replace(
         request(),

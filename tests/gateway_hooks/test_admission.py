@@ -1,4 +1,4 @@
-"""Users are admitted from the chat: by a pairing code of the terminal, then by an administrator."""
+"""Admission from the chat: the first user by a pairing code of the terminal, others by an administrator."""
 
 from __future__ import annotations
 

@@ -48,7 +48,8 @@ def test_an_address_in_two_messages_is_one_answer(
     middle = answer.index(cut_at) + len(cut_at) + 3
     parts = [answer[:middle], answer[middle:]]
     if cut_at == "code=":
-        # A client splits at its limit: the first part looks like a complete address with a shorter code.
+        # A client splits a text at its limit, so the first part looks like a complete address with a short
+        # code.
         filler = "x" * (4096 - len(with_code_last(answer)) + 4)
         long_answer = with_code_last(answer).replace("?", f"?session_state={filler}&")
         parts = [long_answer[:4096], long_answer[4096:]]

@@ -106,7 +106,7 @@ def test_device_login_of_removed_user_is_cancelled(start_bot: StartBot, demo: De
     login = bot.login
     assert login.device_authorization is not None
     policy.current = REMOVED
-    # A second bot on the same platform is a restart.
+    # A second bot on the same platform stands for a restart.
     restarted_bot = start_bot(policy=policy, platform=bot.platform)
     restarted_bot.run_until(lambda: restarted_bot.service.login(login.id).is_over)
     assert restarted_bot.service.login(login.id).status == "cancelled"
@@ -289,7 +289,7 @@ def test_bot_deletes_answer_of_unknown_user_in_group_without_reply(start_bot: St
     eve = bot.user("eve", group="kitchen")
     assert eve.send_text(f"look: {answer}")
     assert eve.visible_text() == ""
-    # The bot also claims an answer that no login waits for.
+    # The bot also claims an answer for which no login waits.
     assert eve.send_text("http://127.0.0.1:1/callback?code=another&state=of-elsewhere")
     assert eve.visible_text() == ""
     assert not eve.send_text("https://another.example/callback?code=another&state=of-elsewhere")

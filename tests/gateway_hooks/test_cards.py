@@ -220,7 +220,7 @@ def test_sentence_is_trimmed_and_has_known_placeholders(name: str) -> None:
 @covers("chat-words")
 @pytest.mark.parametrize("capabilities", CAPABILITIES, ids=["chat", "forms", "plain"])
 def test_translated_cards_contain_no_english(capabilities: Capabilities) -> None:
-    """Translate each sentence to capitals. A text in small letters does not come from `Messages`."""
+    """Translate each sentence to capitals. If a card has small letters, their text is not from `Messages`."""
     sentences = {name: to_capitals(text) for name, text in SENTENCES.items()}
     translation = replace(ENGLISH, **sentences)  # type: ignore[arg-type]
     lowercase_login = make_login(server_url="HTTPS://MCP.EXAMPLE/")
@@ -318,7 +318,7 @@ def test_prompt_is_the_same_between_two_countdown_steps(remaining_seconds: float
     now = login.expires_at - remaining_seconds
     next_step_at, renderer = next_countdown_at(login, now), Renderer()
     assert now < next_step_at <= login.expires_at
-    # Skip the date: the prompt shows it only if it is another day than now.
+    # Skip the date: the prompt shows it only if the login ends on another day.
     countdown_text = renderer.prompt_card(login, now).rows[-1].value.partition("(")[2]
     assert (
         renderer.prompt_card(login, now + (next_step_at - now) / 2).rows[-1].value.partition("(")[2]

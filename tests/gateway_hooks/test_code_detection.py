@@ -231,7 +231,7 @@ def test_detection_takes_linear_time(unit: str) -> None:
         return time.process_time() - started_at
 
     measure_seconds(10_000)
-    # Quadratic work takes sixteen times as long for four times the length.
+    # If the work were quadratic, four times the length would take sixteen times as long.
     assert measure_seconds(400_000) < 10 * max(measure_seconds(100_000), 0.01)
 
 
@@ -268,7 +268,7 @@ def test_only_regular_files_are_read_and_only_cached_files_deleted(tmp_path: Pat
         "a.txt": UNMATCHED_ANSWER_URL,
         "b.txt": UNMATCHED_ANSWER_URL,
     }
-    # Without Hermes no folder is its cache.
+    # If Hermes is not installed, it has no cache folder, so the file does not count as cached.
     assert not delete_cached_file(tmp_path / "a.txt")
     assert (tmp_path / "a.txt").exists()
 

@@ -1,4 +1,4 @@
-"""In groups the bot shows no login, and an answer that a user posts there ends its login."""
+"""In groups the bot shows no login. If a user posts an answer in a group, its login ends."""
 
 from __future__ import annotations
 

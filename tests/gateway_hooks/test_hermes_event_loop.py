@@ -1,4 +1,4 @@
-"""Inside Hermes, a message is judged once, from memory: no file is read on the gateway's event loop."""
+"""Inside Hermes, the plugin judges a message once, and reads no file for this on the gateway's event loop."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def watch_files_of_this_thread(folder: Path) -> Iterator[list[str]]:
 
 
 class PlainAdapter:
-    """An adapter of Hermes that sends nowhere and keeps what it gets back."""
+    """An adapter of Hermes that sends nothing, and records the events that it gets back."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []
@@ -142,7 +142,7 @@ def test_messages_are_judged_without_reading_a_file_on_the_event_loop(
             url = next(word for word in prompt.split() if "code_challenge" in word)
             assert adapter.handle_event(make_event("hello\nhow are you?\nwell?")) is None
             address = await asyncio.to_thread(approve, url)
-            # A merged message. The cache has the login, because it was read before the prompt was sent.
+            # Send a merged message. The cache has the login, because it was read before the prompt was sent.
             action = adapter.handle_event(make_event(f"here\n{address}\nthat was it"))
             assert action == {"action": "rewrite", "text": "here\nthat was it"}
             await settle(adapter)
@@ -164,7 +164,7 @@ def test_a_message_is_judged_once_and_the_result_is_passed_on(
         return parse(event, *arguments, **options)
 
     async def reject(*_: object) -> None:
-        """Replace an action that is not under test."""
+        """Do nothing. This function replaces an action that is not under test."""
 
     monkeypatch.setattr(adapter_module, "parse_intent", count)
     monkeypatch.setattr(dispatcher_module, "parse_intent", count)
@@ -197,7 +197,7 @@ def test_a_first_message_waits_for_the_logins_and_goes_back_if_it_is_not_ours(
             await settle(adapter)
             assert paths == []
         assert platform_adapter.returned == [event]
-        # Hermes asks again for the event that it got back.
+        # Hermes calls the hook again for the event that it got back.
         assert adapter.handle_event(event) is None
         assert adapter.handle_event(make_event("hello")) is None
 

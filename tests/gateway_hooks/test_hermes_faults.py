@@ -1,4 +1,4 @@
-"""Bugs and unknown users in events of Hermes: no code reaches the model, and a group is not a user."""
+"""Bugs, and unknown users in Hermes's events: no code reaches the model, and a group is no user."""
 
 from __future__ import annotations
 

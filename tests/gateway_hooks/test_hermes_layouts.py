@@ -31,9 +31,9 @@ pytestmark = pytest.mark.slow
 
 WHOAMI = ToolCall("mcp__notes__whoami")
 CONNECT = ToolCall("connect_mcp_server", {"server": "notes"})
-# Without these, the plugin says that no user can log in from a chat.
+# Without these names, the plugin says that no user can log in from a chat.
 NEEDED_FOR_LOGINS = {"SessionSource", "policy_for_source"}
-# Without these, the login works and its tools do not appear.
+# Without these names, a login works, but the server's tools do not appear.
 NEEDED_FOR_TOOLS = {"discover_mcp_tools", "get_mcp_status"}
 
 
@@ -260,7 +260,7 @@ def test_the_plugin_leaves_hermes_the_addresses_of_its_own_logins(
             count = len(adapter.messages)
             address = "http://127.0.0.1:1/callback?code=a-code-of-hermes&state=of-hermes"
             message_id = await adapter.say("U1", address)
-            # An address that also reaches the hook: Hermes's own handler may run after the hook.
+            # This address also reaches the hook, because Hermes's own handler may run after the hook.
             other_id = await adapter.say("U1", address.replace("of-hermes", "of-another"))
             await adapter.wait_for("U1", "Understood.")
             assert adapter.taken == [address]

@@ -52,7 +52,7 @@ def load(folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """HERMES_HOME/plugins/mcp-auth-remote, as docs/hermes.md says how to make it."""
+    """Return the folder HERMES_HOME/plugins/mcp-auth-remote, made as docs/hermes.md says."""
     folder = tmp_path / "plugins" / "mcp-auth-remote"
     (folder / "lib").mkdir(parents=True)
     for name in ("gateway_hooks", "hermes_mcp_auth_remote"):

@@ -24,7 +24,7 @@ HERMES_PACKAGES = frozenset(
         "tools",
     }
 )
-# discord.py documents that a client's event handler is assigned to.
+# discord.py documents that a program sets a client's event handler by assignment.
 ALLOWED = {"discord.py": ["assignment to self._client.on_message"] * 2}
 
 

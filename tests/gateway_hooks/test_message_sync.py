@@ -32,7 +32,7 @@ def other_service(tmp_path: Path, clock: ManualClock) -> AuthService:
 
 
 async def sync_once(bot: ChatBot) -> None:
-    """Sync once as the bot does when only the time has changed. Finish the updates."""
+    """Sync once, as the bot does if only the time has changed. Then wait for the updates."""
     prompt_messages = bot.dispatcher.prompt_messages
     await prompt_messages.sync()
     await asyncio.gather(*prompt_messages._update_tasks.values())
@@ -40,7 +40,7 @@ async def sync_once(bot: ChatBot) -> None:
 
 
 async def sync_until_clock_advances(bot: ChatBot) -> None:
-    """Sync until the file system's time is later than the last change."""
+    """Sync again and again until the file system's clock is later than the last change."""
     prompt_messages = bot.dispatcher.prompt_messages
     while prompt_messages._synced_version is UNKNOWN:
         await prompt_messages.sync()

@@ -118,7 +118,7 @@ def test_fourth_open_login_is_refused_without_request(start_bot: StartBot, demo:
     ada.send_text("/connect maps")
     assert "You already have 3 open logins." in ada.visible_text()
     assert demo.authorization_server.requests == []
-    # A login that replaces another does not count twice.
+    # If a login replaces another, the two count once.
     ada.send_text("/connect mail")
     assert ada.last_card.title == "Connect mail"
     ada.press("Cancel")

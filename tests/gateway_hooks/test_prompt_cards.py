@@ -1,4 +1,4 @@
-"""What a prompt says, on how many lines, and how its success is announced."""
+"""What a prompt says, how many lines it has, and how the bot announces a success."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reminders: one message with one button for the user of a session that ends or has ended."""
+"""Reminders: if a session ends soon or has ended, its user gets one message with one button."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def other_service(tmp_path: Path, demo: Demo, clock: ManualClock) -> AuthService
 
 
 def mark_session_ended(home: Path, owner: Owner = None) -> None:
-    """Mark the session as ended, as a cron job does that finds it rejected."""
+    """Mark the session as ended, as a cron job does if the server rejects the session."""
     store, key = FileStore(home), CredentialKey("notes", owner)
     credentials = store.read(key).credentials
     assert credentials.binding is not None
@@ -346,7 +346,8 @@ def test_a_pass_without_a_change_reads_no_connection(
     start_bot: StartBot, other_service: AuthService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bot, reads = start_bot(policy=ADA_ONLY), list[str]()
-    # A change within the tick of the disk's clock is read twice. A test cannot set ctime back, so it waits.
+    # If a change is within one tick of the disk's clock, it is read twice. A test cannot set back ctime, so
+    # wait.
     time.sleep(0.06)
     check_sessions(bot)
     read = bot.service.connection

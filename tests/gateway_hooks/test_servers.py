@@ -18,7 +18,7 @@ TRACKER = "  tracker: {url: 'https://tracker.example/mcp', auth: oauth}\n"
 
 
 class CallCounter:
-    """Count the calls of a function and pass them on."""
+    """Counts the calls of a function, and passes each call on."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         self.calls = 0
@@ -42,7 +42,7 @@ def write_file(home: Path, text: str, name: str = "config.yaml", age_seconds: fl
 def test_unchanged_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads = CallCounter(monkeypatch, "read_configuration")
     write_file(tmp_path, NOTES)
-    # A test cannot set ctime back, so it waits.
+    # A test cannot set back ctime, so wait.
     time.sleep(0.06)
     servers = ConfigServers(tmp_path, {})
     for _ in range(3):

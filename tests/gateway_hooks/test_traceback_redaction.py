@@ -136,7 +136,7 @@ def test_message_sync_raises_without_frame_variables(
 
 
 class FakeAdapter:
-    """The part of an adapter of Hermes that plain text needs."""
+    """An adapter of Hermes with only the members that plain-text chats need."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []

@@ -1,4 +1,4 @@
-"""Messages of an anonymous group administrator, with a Hermes that admits all members of the group."""
+"""Messages of an anonymous group administrator. Hermes is configured to admit all members of the group."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from tests.parts.hermes_gateway import Gateway
 
 @dataclass(slots=True)
 class TrackedSecrets:
-    """The secrets of one test: `codes` pass through chats, `minted` are all that its demo issued.
+    """The secrets of one test: `codes` pass through chats; `minted` are all secrets that its demo issued.
 
-    `exempt` are the chats that may show a code. It is None until the test sets it.
+    `exempt` contains the chats that may show a code. It is None until the test sets it.
     """
 
     codes: set[str] = field(default_factory=set[str])

@@ -1,7 +1,7 @@
 """Scenarios: Hermes's gateway with the plugin, users, servers, and the secrets that must not leak.
 
-`run_shared_gateway` runs one gateway for a module, whose tests use it one after another. `run_scenario` runs
-a gateway for a single test.
+`run_shared_gateway` runs one gateway for a module; the tests of the module use it one after another.
+`run_scenario` runs a gateway for a single test.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ CALL_SECONDS = 10
 # For tests in which a call times out.
 SHORT_CALL_SECONDS = 4
 OPERATOR_ID = 100
-# Hermes reads its list of users when it starts: enough for all tests of a module.
+# Hermes reads its list of users only when it starts. These ids are enough for all tests of a module.
 ALLOWED_USERS = range(OPERATOR_ID, 200)
 
 _group_numbers = count(1001)
 
-# Parameters of a gateway's fixture: the real Hermes, and, in another group, the stand-in of a later one.
+# Parameters of a gateway's fixture: the real Hermes, and (in another group) the stand-in for a later version.
 LAYOUTS = ("0.19", pytest.param("0.21", marks=pytest.mark.xdist_group("hermes-layout-021")))
 
 
@@ -134,9 +134,9 @@ class Scenario:
     def assert_no_leaks_outside(self, *groups: Chat) -> None:
         """Search the model's requests, Hermes's files and the chats for each secret of the test.
 
-        `groups` may show a code, because the bot cannot delete users' messages there. This method stops a
-        gateway that only this test uses. It searches a shared gateway while that runs; the fixture searches
-        again after the stop.
+        `groups` may show a code, because the bot cannot delete users' messages there. If only this test
+        uses the gateway, this method first stops it. A shared gateway is searched while it runs; the
+        fixture searches again after the gateway has stopped.
         """
         assert self.codes
         self.tracked_secrets.exempt_chats = {group.id for group in groups}
@@ -163,7 +163,7 @@ def chats_showing(api: BotApi, text: str) -> set[int]:
 
 
 def write_plugin(folder: Path, source: str) -> Path:
-    """Write a plugin that changes Hermes to a folder."""
+    """Write, to a folder, a plugin that changes Hermes."""
     folder.mkdir()
     (folder / "plugin.yaml").write_text(f"name: {folder.name}\nversion: 1\ndescription: for a test\n")
     (folder / "__init__.py").write_text(source)
@@ -180,7 +180,7 @@ class SharedTelegramGateway:
 
     @property
     def operator_id(self) -> int:
-        """The user who resets the gateway. Hermes must accept their commands."""
+        """The id of the user who resets the gateway. Hermes must accept this user's commands."""
         return OPERATOR_ID
 
     @contextmanager
@@ -193,8 +193,8 @@ class SharedTelegramGateway:
     ) -> Iterator[Scenario]:
         """Give a test its users and servers; `connected` ("notes", "later") are connected at the start.
 
-        `names` replaces the server names notes1, later1 and so on. Hermes waits `call_seconds` for the result
-        of a tool call.
+        `names` replaces the default server names (notes1, later1 and so on). Hermes waits `call_seconds`
+        for the result of a tool call.
         """
         number, anna = self.add_test_user("Anna")
         _, ben = self.add_test_user("Ben")
@@ -234,7 +234,7 @@ class SharedTelegramGateway:
     def add_test_user(self, name: str) -> tuple[int, User]:
         """Return a number and a user that no other test uses.
 
-        The user has not just pressed Start: Hermes loses a message directly after that.
+        The user has pressed Start long before: Hermes loses a message that directly follows a Start.
         """
         number = next(self._numbers)
         assert OPERATOR_ID + number in ALLOWED_USERS, "There are more tests than users: extend ALLOWED_USERS."
@@ -249,7 +249,7 @@ def add_started_user(api: BotApi, user_id: int, name: str) -> User:
 
 
 def store_tokens(home: Path, server: Server) -> None:
-    """Store tokens without a login record, which would make the plugin connect the server."""
+    """Store tokens, but no login record: a record would make the plugin connect the server."""
     with TemporaryDirectory() as other_home:
         asyncio.run(log_in(AuthService(Path(other_home)), server))
         files = list((Path(other_home) / "mcp-tokens").glob("*.json"))
@@ -278,7 +278,7 @@ def run_shared_gateway(
     discord_user_ids: Sequence[str] = (),
     layout: str = "0.19",
 ) -> Iterator[SharedTelegramGateway]:
-    """Run a gateway for all tests of a module, and search for their secrets after it has stopped.
+    """Run a gateway for all tests of a module. After it has stopped, search for the secrets of all tests.
 
     Hermes listens to every user in `open_groups` and to the Discord users with the ids `on_discord`. The bot
     receives all messages of its groups.

@@ -1,8 +1,9 @@
 """One Hermes gateway for all tests of a module. The tests use it one after another.
 
-Each test has its own servers, users and chats, so that Hermes's and the plugin's memory of earlier tests does
-not affect it. Each test resets the gateway: it cancels open logins, and the operator's `/reload-mcp`
-disconnects all servers. A failed test stops the gateway, and the next test starts another.
+Each test has its own servers, users and chats. So a test is not affected by what Hermes and the plugin
+remember of earlier tests. Each test resets the gateway: it cancels open logins, and the operator's
+`/reload-mcp` disconnects all servers. If a test fails, it stops the gateway, and the next test starts
+another gateway.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ REFUSED_TEXT = "can't run mid-turn"
 
 @dataclass(slots=True)
 class SharedGateway:
-    """A gateway and the secrets of all tests that used it.
+    """A gateway, and the secrets of all tests that have used it.
 
     `reload` sends `/reload-mcp` as the operator and waits for the reply. `chats_showing` returns the chats
-    that show a text. `token` is the bot's. Each test starts with `settings` and `secrets`.
+    that show a text. `token` is the bot's token. Each test starts with `settings` and `secrets`.
     """
 
     hermes: Gateway
@@ -67,7 +68,7 @@ class SharedGateway:
         """Configure these servers for a test. `reload` connects those that have tokens."""
         tracked_secrets = TrackedSecrets(minted=minted)
         self.all_secrets.append(tracked_secrets)
-        # Guard the secrets of earlier tests too: they must not reach a log during this test.
+        # Watch for the secrets of earlier tests too: they must not reach a log during this test.
         for earlier_test in self.all_secrets:
             leak_check.watch_secrets(earlier_test.minted)
         leak_check.watch_secrets([self.token])
@@ -79,7 +80,7 @@ class SharedGateway:
             self._reset(servers)
         except BaseException:
             self.model.release_all()
-            # Stop it in order: after a kill, Hermes continues its turns when it starts.
+            # Stop Hermes in the normal way: after a kill, Hermes would continue its turns at the next start.
             self.hermes.stop()
             raise
 
@@ -143,8 +144,8 @@ class SharedGateway:
 def reload_mcp(send_command: Callable[[], object], replies: Callable[[], list[str]]) -> None:
     """Send `/reload-mcp` as the operator until Hermes accepts it.
 
-    `replies` returns the texts that the operator received. Hermes refuses the command during a turn of the
-    operator. A killed gateway continues such a turn when it starts.
+    `replies` returns the texts that the operator received. During a turn of the operator, Hermes refuses the
+    command. If a gateway was killed during such a turn, it continues the turn when it starts.
     """
     deadline = time.monotonic() + RELOAD_SECONDS
     while True:

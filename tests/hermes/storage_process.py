@@ -1,6 +1,6 @@
-"""Runs scripts with Hermes's storage class in Hermes's environment, each in its own process.
+"""Runs scripts with Hermes's storage class in Hermes's environment, each script in its own process.
 
-A parent process imports the class, which takes a second, and forks a child for each script.
+A parent process imports the class (this takes a second) and forks a child for each script.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import IO, Any
 from tests.parts.hermes_gateway import PYTHON
 from tests.parts.requirements import MissingDependency
 
-# A script uses `storage`, the storage of a server, and prints its result.
+# A script uses the variable `storage` (the storage of a server), and prints its result.
 PARENT_SCRIPT = """
 import asyncio, contextlib, fcntl, io, json, os, sys
 from mcp.shared.auth import OAuthClientInformationFull, OAuthMetadata, OAuthToken
@@ -53,7 +53,7 @@ print(json.dumps({
 }))
 """
 
-# Holds the lock until stdin has another line.
+# Holds the lock until another line arrives on stdin.
 LOCK_SCRIPT = """
 path = os.path.join(os.environ["HERMES_HOME"], "mcp-tokens", server + ".json.refresh.lock")
 file = open(path, "a")

@@ -129,7 +129,7 @@ def test_a_call_times_out_if_the_session_ends_while_it_is_connected(hermes: Shar
         scenario.demo.authorization_server.ledger.revoke_everything()
         scenario.model.queue_steps(ToolCall(f"mcp__{scenario.notes}__whoami"), "I cannot tell.")
         scenario.ask_agent("Who am I?", reply="I cannot tell.")
-        # Hermes does not return its `needs_reauth`: the transport fails and the call gets no response.
+        # Hermes does not return `needs_reauth`, because the transport fails and the call gets no response.
         assert "MCP call timed out" in scenario.model.tool_results()[-1]
 
 

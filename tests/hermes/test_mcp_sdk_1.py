@@ -1,4 +1,4 @@
-"""The MCP SDK 1.x that Hermes Agent pins, in Hermes's environment, with McpAuth as its httpx auth."""
+"""The MCP SDK 1.x in Hermes's environment (Hermes pins this version), with McpAuth as its httpx auth."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ EXPECTED_TRANSCRIPT = Path(__file__).parents[1] / "transcripts" / "hermes_telegr
 def hermes(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SharedTelegramGateway]:
-    """Run the real Hermes 0.19, then the stand-in of the layout of 0.21."""
+    """Run the real Hermes 0.19, then the stand-in for Hermes 0.21."""
     home = tmp_path_factory.mktemp("hermes")
     with run_shared_gateway(home, open_groups=[GROUP], layout=request.param) as shared:
         yield shared
@@ -107,7 +107,7 @@ def test_the_model_can_ask_for_a_server_that_has_no_tools_yet(hermes: SharedTele
         scenario.wait_for_message(f"Connect {scenario.later}")
         scenario.api.say(scenario.anna, scenario.approve_prompt(server=scenario.later))
         scenario.wait_for_message(f"{scenario.later}: connected")
-        # The tools came during the turn.
+        # The tools became available during the turn.
         scenario.wait_for_message("You are Ada there.")
         asked, called = scenario.model.tool_results()[-2:]
         assert "Call its tools now." in asked
@@ -258,7 +258,7 @@ def test_agent_login_matches_the_transcript_in_the_docs(hermes: SharedTelegramGa
 
 
 def normalized_transcript(scenario: Scenario) -> str:
-    """Return Anna's chat without Hermes's own notices and without values that differ in each run."""
+    """Return Anna's chat without Hermes's own notices, and with placeholders for values of each run."""
     text = scenario.api.transcript(scenario.anna)
     text = re.sub(r"Anna:\n  /start\n\n", "", text)
     text = re.sub(r"Hermes:\n  📬 No home channel.*?(?=\n\n(?:Anna|Hermes):)\n\n", "", text, flags=re.DOTALL)

@@ -76,7 +76,8 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoPlatformSc
             telegram.start(person)
         ada = discord.add_user("ada")
         guild = discord.add_guild("Home", [ada], channels=["general"])
-        # These are sent before the gateway runs: Hermes reads earlier messages of a channel that mentions it.
+        # Send these messages before the gateway runs. If a message in a channel mentions Hermes, Hermes reads
+        # the channel's earlier messages.
         for text in (f"My page is {UNEXPECTED_REDIRECT}", "That is what I saw."):
             discord.say(ada, guild.channel("general"), text)
         with run_gateway(

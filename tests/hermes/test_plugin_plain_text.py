@@ -1,4 +1,4 @@
-"""The plain-text fallback for unknown adapters: the hook and the busy handler."""
+"""Plain-text chats for unknown adapters: the hook, and the handler for messages during a turn."""
 
 from __future__ import annotations
 

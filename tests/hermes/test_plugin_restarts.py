@@ -33,7 +33,7 @@ def test_a_user_who_is_no_longer_admitted_cannot_finish_a_login(hermes: SharedTe
         assert not scenario.has_tokens()
         login = next(iter(AuthService(scenario.home).waiting_logins()))
         asyncio.run(AuthService(scenario.home).cancel(login.id))
-        # Only her own chat shows her message.
+        # Only Anna's own chat may show her message.
         scenario.assert_no_leaks_outside(scenario.api.private_chat(scenario.anna))
 
 
@@ -69,7 +69,7 @@ def test_administrators_connect_and_hermes_refuses_other_users(hermes: SharedTel
 
 
 def restart_with_admins(scenario: Scenario, *users: int) -> None:
-    """Restart with these users as administrators. The next test gets a gateway without any."""
+    """Restart with these users as administrators. The next test gets a gateway without administrators."""
     extra = scenario.hermes.settings["platforms"]["telegram"]["extra"]
     extra["allow_admin_from"] = [str(user) for user in users]
     scenario.hermes.restart()

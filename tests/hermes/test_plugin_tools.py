@@ -1,4 +1,4 @@
-"""Hermes's tools after a login, and the stored tokens during one."""
+"""Hermes's tools after a login, and the stored tokens during a login."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ PARK_SECONDS = 120.0
 #   forget     Remove a function of Hermes, as a later version might.
 #   remember   Restore that function.
 #   reconnect  Replace the adapter, as Hermes does after a fatal network error.
-# A call waits a second for its login instead of four minutes.
-# Hermes gives up on a server after two attempts instead of five, in three seconds instead of 31.
+# The plugin also shortens times. A call waits a second for its login, not four minutes. Hermes gives up on a
+# server after two attempts (three seconds), not after five (31 seconds).
 TINKER_PLUGIN = """
 import asyncio
 
@@ -80,7 +80,7 @@ def register(ctx):
 @pytest.fixture(scope="module")
 def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedTelegramGateway]:
     home = tmp_path_factory.mktemp("hermes")
-    # At the highest verbosity: even then, no test of this module may log a code.
+    # Use the highest verbosity: even so, no test of this module may log a code.
     plugins: list[str | Path] = [PLUGIN, write_plugin(home / "tinker", TINKER_PLUGIN)]
     with run_shared_gateway(home, plugins=plugins, verbosity="-vv") as shared:
         yield shared

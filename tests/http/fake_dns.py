@@ -1,4 +1,4 @@
-"""A fake of the system's resolver: some names have addresses, look-ups of all others hang."""
+"""A fake of the system's resolver: some names have addresses; look-ups of all other names hang."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FakeDns:
     """
 
     def __init__(self, **addresses: str) -> None:
-        """Map host names to addresses. A host name is written with `_` for a dot."""
+        """Map host names to addresses. In a host name, write `_` for a dot."""
         self.addresses = {name.replace("_", "."): address for name, address in addresses.items()}
         self.missing_hosts: set[str] = set()
         self.queries: list[str] = []

@@ -86,7 +86,7 @@ async def run_raw_server(greeting: bytes = b"") -> AsyncGenerator[Peer]:
 async def run_proxy(
     target: Peer, *, password: str | None = None, tls: ssl.SSLContext | None = None, status: int = 200
 ) -> AsyncGenerator[Peer]:
-    """Run a forward proxy that connects every CONNECT to one peer. `password` is "user:password"."""
+    """Run a forward proxy. It connects each CONNECT to the same peer. `password` is "user:password"."""
     peer = Peer(0)
 
     async def handle_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -169,7 +169,7 @@ def encode_response(
 
 
 def respond_with(raw: bytes, *, hang_up: bool = False) -> RequestHandler:
-    """Answer every request with the same bytes. `hang_up` then closes the connection."""
+    """Answer every request with the same bytes. With `hang_up`, close the connection afterwards."""
 
     async def handle(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(raw)
@@ -188,7 +188,7 @@ def send_requests(*requests: Request) -> Exchange[list[Response]]:
 
 
 async def fetch(server: Server | Peer, *requests: Request, **options: Any) -> list[Response]:
-    """Send requests (default: a GET of the server's URL), by default with an empty environment."""
+    """Send requests. The default is a GET of the server's URL, with an empty environment."""
     target_server = server if isinstance(server, Server) else Server("s", server.url("/mcp"))
     options.setdefault("environ", {})
     responses: list[Response] = await run_exchange(
@@ -198,7 +198,7 @@ async def fetch(server: Server | Peer, *requests: Request, **options: Any) -> li
 
 
 def make_sequence_resolver(*results: str | list[str], queries: list[str] | None = None) -> Resolver:
-    """Return a resolver that gives one result after the other, repeats the last, and records queries."""
+    """Return a resolver that gives one result after the other (then the last again) and records queries."""
     remaining = [[result] if isinstance(result, str) else result for result in results]
 
     async def resolve(host: str, port: int) -> list[Address]:
@@ -211,7 +211,7 @@ def make_sequence_resolver(*results: str | list[str], queries: list[str] | None 
 
 
 def make_table_resolver(**names: str | list[str]) -> Resolver:
-    """Return a resolver with addresses for a few names only, written with `_` for a dot."""
+    """Return a resolver with addresses for only these names. In a name, write `_` for a dot."""
     table = {name.replace("_", "."): [v] if isinstance(v, str) else v for name, v in names.items()}
 
     async def resolve(host: str, port: int) -> list[Address]:
@@ -223,5 +223,5 @@ def make_table_resolver(**names: str | list[str]) -> Resolver:
 
 
 def make_server(url: str, **options: Any) -> Server:
-    """Return a server whose options allow addresses on loopback, like an intranet."""
+    """Return a server whose options allow addresses on loopback, as for an intranet."""
     return Server("s", url, ServerOptions(**{"allow_addresses": LOOPBACK, **options}))

@@ -29,7 +29,7 @@ INTRANET = [
     "::ffff:10.0.0.1",
     "64:ff9b::a00:1",
     "2002:0a00:0001::",
-    # Teredo: the client's address is written inverted, here 10.0.0.1.
+    # Teredo: such an address contains the client's address with inverted bits. Here it is 10.0.0.1.
     "2001:0:4136:e378:8000:63bf:f5ff:fffe",
 ]
 RESERVED = [

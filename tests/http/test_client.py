@@ -34,7 +34,7 @@ from tests.requirements import covers
 
 
 def send_to_server(*requests: Request, host: str = "127.0.0.1", **options: str) -> list[ReceivedRequest]:
-    """Send requests to a server and return what it received. "{port}" in a URL is its port."""
+    """Send requests to a server and return what it received. "{port}" in a URL stands for its port."""
 
     async def main() -> list[ReceivedRequest]:
         async with run_http_server(respond_with(encode_response()), host=host) as peer:
@@ -162,7 +162,7 @@ def test_a_post_on_a_reused_connection_that_closes_is_sent_once() -> None:
 
 @covers("post-once")
 def test_a_failed_connection_is_retried_once() -> None:
-    """The name resolves at the second attempt, as after a network wakes from sleep."""
+    """The name resolves only at the second attempt, as after a computer wakes from sleep."""
     attempts: list[str] = []
 
     async def main() -> list[ReceivedRequest]:
@@ -320,7 +320,7 @@ def test_debug_logs_of_httpcore_show_no_secret(caplog: pytest.LogCaptureFixture)
             await _send_secrets(peer.url("/"), lambda request: fetch(peer, request))
 
     asyncio.run(main())
-    # The log is on, and shows the connection.
+    # Logging is enabled: the log shows the connection.
     assert any("connect_tcp" in record.getMessage() for record in caplog.records)
     assert not any(secret in record.getMessage() for record in caplog.records for secret in SECRETS)
 

@@ -1,4 +1,4 @@
-"""DNS look-ups have their own threads, are shared and bounded per server, and end for cancelled callers."""
+"""DNS look-ups have their own threads and are shared and limited per server; cancelled callers end."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_many_hostile_servers_leave_a_thread_for_each_other_server(
 
     assert asyncio.run(main()) == "1.1.1.1"
     per_server = Counter(name.split(".")[1] for name in fake_dns.queries if name.endswith(".dead.example"))
-    # The first servers use all of their threads, and each of the others uses one.
+    # Each of the first two servers uses all of its threads, and each of the other servers uses one.
     assert sorted(per_server.values(), reverse=True) == [MAX_THREADS_PER_SERVER] * 2 + [1] * 18
 
 
@@ -158,7 +158,7 @@ def test_a_thread_is_free_when_its_lookup_ends_not_when_its_caller_leaves(fake_d
         await start_and_cancel_lookups(resolver, *dead)
         waiting = asyncio.create_task(resolve_address(resolver, "honest.example", HOSTILE_URL))
         await asyncio.to_thread(fake_dns.wait_for_queries, MAX_THREADS_PER_SERVER)
-        # A look-up of another server ends meanwhile. That gives the waiting look-up no thread.
+        # A look-up of another server ends now. That gives no thread to the look-up that waits.
         await resolve_address(resolver, "other.example")
         assert not waiting.done()
         assert "honest.example" not in fake_dns.queries

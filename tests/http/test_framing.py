@@ -1,4 +1,4 @@
-"""The framing of a body is limited too: informational responses, header lines, chunks, trailers."""
+"""The framing around a body is limited too: informational responses, header lines, chunks, trailers."""
 
 from __future__ import annotations
 

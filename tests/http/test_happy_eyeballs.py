@@ -66,7 +66,7 @@ class FakeStream(httpcore.AsyncNetworkStream):
 
 @dataclass
 class FakeNetwork(httpcore.AsyncNetworkBackend):
-    """Addresses that accept a connection after some seconds, or refuse it; all others never respond."""
+    """Some addresses accept a connection after some seconds, or refuse it; all others never respond."""
 
     accept_after: dict[str, float] = field(default_factory=dict)
     refuse_after: dict[str, float] = field(default_factory=dict)

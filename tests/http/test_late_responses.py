@@ -1,4 +1,4 @@
-"""Token requests with a late or missing response: read to the end, and never reported as lossless."""
+"""Token requests with a late or missing response: the client reads to the end and reports a possible loss."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_no_token_request_is_sent_after_the_send_limit(loop_clock: LoopClock) ->
 def test_the_socket_is_read_once_more_at_the_limit(loop_clock: LoopClock, *, brings_tokens: bool) -> None:
     async def respond_and_jump(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(encode_response(200, b"x" * 200_000))
-        # As after SIGCONT: the limit has passed, and the response is in the socket's buffer.
+        # This is the state after SIGCONT: the limit has passed, and the response is in the socket's buffer.
         loop_clock(100)
 
     async def main() -> Response:

@@ -29,7 +29,7 @@ MIB = b"x" * 1_048_576
 def fetch_response(
     handler: RequestHandler | bytes, *, seconds: float = 10.0, hang_up: bool = False
 ) -> Response:
-    """Return the client's response to what a server sends, or raise its error."""
+    """Return the response that the client reads from these bytes of a server, or raise the client's error."""
 
     async def main() -> Response:
         request_handler = handler if callable(handler) else respond_with(handler, hang_up=hang_up)

@@ -197,7 +197,7 @@ def test_a_client_certificate_is_sent_to_the_server_host_only(issuer: Certificat
     tls = issuer.server_context("mcp.example", ask_client=True)
     options: dict[str, Any] = {"client_cert": certificate, "client_key": key, "ca_file": str(issuer.ca_file)}
     assert fetch_over_tls(tls, **options) == (200, 1)
-    # The client reads an alert or a reset, in either order.
+    # The client reads an alert or a reset: it depends on which of the two arrives first.
     assert "mcp.example" in str(tls_error(tls, own=False, **options))
 
 

@@ -140,7 +140,7 @@ def test_an_unresolvable_host_is_not_requested_from_a_proxy(
 def test_a_host_that_resolves_too_late_is_not_requested_from_a_proxy(
     issued: Certificates, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    """This also holds if the whole request has hardly more time than the check."""
+    """The host is also refused if the whole request has hardly more time than the check."""
     if seconds > 1:
         monkeypatch.setattr(client, "UNTRUSTED_LOOKUP_SECONDS", 0.05)
     attempt = ProxyAttempt(issued)
@@ -203,7 +203,7 @@ def test_a_host_is_allowed_in_every_notation_of_its_name(
     issued: Certificates, allowed: str, written: str
 ) -> None:
     attempt = ProxyAttempt(issued, allow_hosts=(allowed,))
-    # `safe_url` encodes the host like this.
+    # Encode the host as `safe_url` does.
     request = get_json(f"https://{written.encode('idna').decode()}/", "step")
     assert attempt.fetch_statuses(request) == [200]
     assert attempt.proxy_targets == ["xn--bcher-kva.example:443"]
@@ -336,7 +336,7 @@ def test_without_a_proxy_an_unresolvable_host_is_unreachable(
 def test_every_kind_of_proxy_requires_a_checked_host(
     issued: Certificates, monkeypatch: pytest.MonkeyPatch, scheme: str, variable: str
 ) -> None:
-    """SOCKS proxies resolve names too, with both schemes."""
+    """SOCKS proxies resolve names too, with both schemes of their URLs."""
     monkeypatch.setattr(proxies, "find_spec", lambda name: name)
     attempt = ProxyAttempt(issued)
     with pytest.raises(HostNotChecked):

@@ -75,7 +75,7 @@ def count_steps(work: Callable[[], object]) -> int:
 
 
 def fill_document(document: dict[str, Any], name: str, unit: object) -> dict[str, Any]:
-    """Return a document of just under 1 MiB whose member `name` repeats `unit` as often as fits."""
+    """Return a document of just under 1 MiB. Its member `name` repeats `unit` as often as possible."""
     size = len(json.dumps(unit, ensure_ascii=False).encode()) + 2
     return {**document, name: [unit] * ((MAX_BODY_BYTES - 2000) // size)}
 
@@ -249,7 +249,7 @@ def test_host_normalisation_is_bounded_by_the_length_of_dns_names(
     monkeypatch.setattr(encodings.idna, "nameprep", noting_nameprep)
     urls.urlsplit.cache_clear()  # type: ignore[attr-defined]
     count_steps(HOSTILE[name])
-    # At most three times for each issuer that is read, or for each candidate of a paste.
+    # Each issuer that is read, and each candidate of a paste, is normalised at most three times.
     assert normalised <= 20_000
     assert encoded <= 20_000
 

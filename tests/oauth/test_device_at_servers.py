@@ -144,7 +144,8 @@ def test_a_certified_server_refuses_a_client_without_the_device_grant() -> None:
             runner.start_device_login(
                 authorization_server, oauth_client, "mcp:tools", "http://127.0.0.1:9/mcp"
             )
-        # Not the unauthorized_client of RFC 6749 section 5.2, so callers check `can_use_device_flow` first.
+        # RFC 6749 section 5.2 asks for unauthorized_client, but this server sends invalid_request. So
+        # callers check `can_use_device_flow` first.
         assert caught.value.error == "invalid_request"
 
 
@@ -189,7 +190,8 @@ def test_a_device_login_at_the_demo_survives_slow_down_and_an_outage(
             )
             assert isinstance(poll_state, PollState), poll_state
             waits.append((now - before, poll_state.next_at - now))
-        # Pending; too early, so 5 s more; a gateway's failure, so twice as long; then the interval again.
+        # The polls get: pending (5 s); too early (5 s more); a gateway's failure (twice as long); then the
+        # interval applies again.
         assert [wait for _, wait in waits] == [5, 10, 20, 10]
         assert poll_state.parameters.authorization.verification_uri_complete is not None
         decide(poll_state.parameters.authorization.verification_uri_complete)

@@ -1,4 +1,4 @@
-"""Which metadata documents may name the device authorization endpoint."""
+"""The metadata documents that may name the device authorization endpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A device poll whose host name cannot be resolved and checked, for a while or permanently."""
+"""A device poll if its host name cannot be resolved and checked, for a while or permanently."""
 
 from __future__ import annotations
 

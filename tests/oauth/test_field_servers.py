@@ -64,7 +64,7 @@ def test_a_registration_response_does_not_choose_where_a_login_listens() -> None
     document = {"client_id": "c", "redirect_uris": [foreign, REDIRECT_URI]}
     registered = read_registration_response(make_response(201, document), server(), REDIRECT_URI)
     assert registered.redirect_uris == (REDIRECT_URI,)
-    # Versions before stored them all.
+    # Earlier versions stored all redirect URIs that the server returned.
     stored = client_from_document({"client_id": "c", "redirect_uris": [foreign, REDIRECT_URI]})
     assert redirect_uri_for(Server("x", URL), stored, lambda _: "e") == REDIRECT_URI
     for uri in (foreign, "http://127.0.0.1:5555/other", "http://127.0.0.1:5555/callback?x=1"):

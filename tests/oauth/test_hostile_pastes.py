@@ -59,7 +59,8 @@ def test_the_code_of_any_valid_address_survives_any_mangling(
     code: str, order: list[str], mangling: str, before: str, after: str
 ) -> None:
     if before or after:
-        # In a sentence, a final full stop may belong to the code or to the sentence.
+        # In a sentence, a final full stop may belong to the code or to the sentence. So the code must not end
+        # with one.
         code += "x"
     values = {"code": code, "state": STATE, "iss": ISSUER, "scope": "a b"}
     url = f"{REDIRECT_URI}?{urlencode([(name, values[name]) for name in order])}"
@@ -112,7 +113,7 @@ def test_a_refusal_repeats_nothing_from_the_paste(secret: str, query: str, state
     try:
         read_authorization_response(text, request(), accept_bare_code=False)
     except McpAuthError as error:
-        # A random secret of 12 characters matches no known error code, which a refusal may contain.
+        # A refusal may contain a known error code. A random secret of 12 characters matches none.
         refusal = f"{error} {error.advice} {error!r} {error.args}"
         if query != "error={s}":
             assert secret not in refusal

@@ -99,7 +99,7 @@ def test_quirk_40_a_code_between_delimiters_keeps_its_final_punctuation(ending: 
     assert read_code(wrap.format(f"{REDIRECT_URI}?state={STATE}&code=c0de{ending}")) == f"c0de{ending}"
 
 
-# The address with its code last: the only order in which nothing shows where the code ends.
+# The address with the code at its end. Only in this order, nothing shows where the code ends.
 CODE_LAST = f"{REDIRECT_URI}?state={STATE}&code={quote(CODE, safe='')}"
 
 
@@ -135,7 +135,7 @@ def test_quirk_48_a_code_whose_end_is_uncertain_is_not_sent(text: str) -> None:
     refusal = expect_refusal(text)
     assert "may be incomplete" in refusal or "different codes" in refusal
     assert "quotation marks" in refusal
-    # The advice works.
+    # If the user follows the advice, the code is read.
     assert read_code(f'"{CODE_LAST}"') == CODE
 
 
@@ -183,7 +183,7 @@ def test_quirk_48_junk_behind_the_state_is_removed(junk: str) -> None:
 @pytest.mark.parametrize("wrap", ["{}", '"{}"', "{}\nthat is it", "{}\n$"])
 def test_quirk_40_an_address_that_a_window_wrapped_is_joined(width: int, wrap: str) -> None:
     if width == 57:
-        # Two lines of equal length reveal an unusual width.
+        # If two lines have the same length, they reveal an unusual width.
         long_code = f"{CODE_LAST}-and-{'more' * 10}"
         expected = f"{CODE}-and-{'more' * 10}"
     else:
@@ -291,7 +291,8 @@ def test_quirk_39_another_iss_is_accepted_only_if_exactly_trusted() -> None:
     text = f"{URL}&iss=https%3A%2F%2Fwww.other.example"
     assert read_code(text, trusted_issuers=frozenset({"https://www.other.example", ISSUER})) == CODE
     expect_refusal(text, trusted_issuers=frozenset({"https://www.other.example/", ISSUER}))
-    # Otherwise a server that the operator did not trust could impersonate the login's issuer.
+    # If the answer were accepted, a server that the operator does not trust could impersonate the login's
+    # issuer.
     expect_refusal(text, trusted_issuers=frozenset({"https://www.other.example"}))
 
 

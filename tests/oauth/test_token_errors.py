@@ -1,4 +1,4 @@
-"""What a token endpoint's response means for a refresh token: each row of the table of verdicts."""
+"""What a token endpoint's response means for a refresh token. Each case is a row of the table of verdicts."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_the_sets_of_temporary_and_request_errors_are_complete() -> None:
         "internal_error",
         "service_unavailable",
     }
-    # Slack's spelling of rate_limited; RFC 9449 section 8: a required nonce does not end a refresh token.
+    # "ratelimited" is Slack's spelling. RFC 9449 section 8: a required nonce does not end a refresh token.
     assert TEMPORARY_ERRORS - expected == {"ratelimited", "use_dpop_nonce"}
     # RFC 9449 section 5: a refused proof does not end a refresh token.
     assert {"unsupported_grant_type", "invalid_scope", "invalid_target"} == BAD_REQUEST_ERRORS - {

@@ -1,4 +1,4 @@
-"""Token refresh and revocation, and which parts of them may be shown."""
+"""Token refresh and revocation, and which parts of their requests and responses may be shown."""
 
 from __future__ import annotations
 

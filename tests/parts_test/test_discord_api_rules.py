@@ -848,7 +848,7 @@ def test_resume_replays_missed_events(local_discord: LocalDiscord, query: str) -
         await raw.identify(local_discord.api)
         ready = (await raw.receive_until("READY"))["d"]
         await raw.receive_until("GUILD_CREATE")
-        # Like a client that will resume: not with close code 1000.
+        # A client that will resume does not close with code 1000.
         await raw.socket.close(code=4000)
         return dict(ready)
 

@@ -1,4 +1,4 @@
-"""pytest-xdist runs the tests of one group in one process: it reads the group from the test's id."""
+"""pytest-xdist runs the tests of one group in one process. It reads the group from a test's id."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def step_up_in_another_process(harness: QuirkHarness) -> None:
     assert requested_scope(login) >= {"mcp:tools", "mcp:write"}
     assert harness.complete_login(login).needed_scope is None
     assert "mcp:write" not in requested_scope(harness.start_login())
-    # The operator's cap still counts, and a refresh keeps the demand.
+    # The operator's cap still applies. After a refresh, the server's demand for the scope is still stored.
     harness.log_in()
     demand_scope(harness, "mcp:write")
     harness.clock.now += 3600
@@ -101,7 +101,7 @@ def forgotten_late(harness: QuirkHarness) -> None:
     count = len(harness.requests_of("registration"))
     assert count == 1 + len(FORGOTTEN_LOCATIONS), "a sign-in page says nothing about the client"
 
-    # A sign-in page first, and the error page after it: the user pastes that page's address.
+    # The server shows a sign-in page, and then its error page. The user pastes the error page's address.
     page = f"{harness.demo.issuer}/error?error=invalid_client&error_description=Client+not+found"
     with pytest.raises(PasteRefused) as refused:
         harness.complete_login(login, page)
@@ -138,7 +138,7 @@ def secret_of_a_public_client(harness: QuirkHarness) -> None:
     harness.authorization_header()
     [refresh] = harness.requests_of("refresh")
     assert (refresh.status, "client_secret" in refresh.form) == (200, False)
-    # This one requires it.
+    # This server requires the secret that it sends.
     harness.change_behaviour(
         auth_methods=("client_secret_post",), registration_overrides={"token_endpoint_auth_method": "none"}
     )
@@ -224,7 +224,8 @@ def pages_for_every_path(harness: QuirkHarness) -> None:
     server.fail_next("authorization_server_metadata", **page)
     harness.change_behaviour(metadata_locations=("openid_inserted",))
     harness.log_in()
-    # Without protected resource metadata the older rules apply: the default endpoints of the same origin.
+    # Without protected resource metadata, the older rules apply: use the default endpoints of the same
+    # origin.
     with serve_demo(Behaviour(metadata_locations=()), separate_origins=False) as demo:
         harness.demo, harness.server = demo, type(harness.server)("older", demo.ping_url)
         demo.authorization_server.change_behaviour(challenge_names_metadata=False)
@@ -307,7 +308,7 @@ def one_grant_per_client(harness: QuirkHarness) -> None:
     assert login.poll_state is not None
     document = json.loads(harness.requests_of("registration")[-1].body)
     assert document["grant_types"] == ["urn:ietf:params:oauth:grant-type:device_code"]
-    # This client cannot paste: switching registers one that can.
+    # This client cannot use a paste login. So the switch of the flow registers a client that can.
     switched = asyncio.run(harness.service.switch_flow(login.id, "paste"))
     harness.complete_login(switched)
     endpoint = f"{harness.demo.issuer}/device_authorization"

@@ -1,4 +1,4 @@
-"""Each quirk of real servers, imitated by the demo server; the test's id is the case's text."""
+"""The demo server imitates each quirk of real servers. The test's id is the text of the case."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.quirks.harness import CASES, QuirkCase, QuirkHarness
 pytestmark = pytest.mark.slow
 
 QUIRK_COUNT = 65
-# These cases need several processes or a proxy, so they are not in this directory.
+# These quirks need several processes or a proxy, so their tests are not in this directory.
 ELSEWHERE = {
     36: "tests/service/test_processes.py",
     45: "tests/http/test_proxies.py",

@@ -81,7 +81,7 @@ def failed_refresh(harness: QuirkHarness) -> None:
             harness.authorization_header()
         assert not isinstance(failure.value, AuthorizationRequired)
         assert harness.credentials.tokens == before
-        # Each call is another process; all processes respect the stored pause.
+        # Each call stands for another process. All processes respect the stored pause.
         harness.clock.now += 60
     harness.authorization_header()
     harness.demo.authorization_server.ledger.revoke_everything()
@@ -105,7 +105,7 @@ def refused_token(harness: QuirkHarness) -> None:
     refreshed = asyncio.run(session.handle_challenge(adopted, 401, lines))
     assert len(harness.requests_of("refresh")) == 1
     harness.demo.authorization_server.ledger.revoke_everything()
-    # Another 401 soon after a refresh causes no refresh: the server may refuse each token.
+    # If another 401 comes soon after a refresh, it causes no refresh: the server may refuse each token.
     harness.clock.now += 60
     with pytest.raises(AuthorizationRequired):
         asyncio.run(session.handle_challenge(refreshed or "", 401, lines))

@@ -2,8 +2,8 @@
 
     python -m tests.samples.make_home tests/samples/home-0.1.0
 
-The demo servers listen on loopback. The result names hosts below `.example` instead, so that it does not
-depend on a port. The service's clock stands still at NOW.
+The demo servers listen on loopback. In the result, names of hosts below `.example` replace their addresses,
+so that the result does not depend on a port. The service's clock stands still at NOW.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def main(destination: Path) -> None:
 
 
 def with_hosts(text: str, hosts: dict[str, str]) -> str:
-    """Replace each loopback origin, also one that is percent-encoded inside a URL."""
+    """Replace each loopback origin, even if it is percent-encoded inside a URL."""
     for origin, host in hosts.items():
         text = text.replace(origin, host).replace(quote(origin, safe=""), quote(host, safe=""))
     return text

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def start_process(verb: str, home: Path, now: float, *arguments: str) -> subprocess.Popen[str]:
     """Start a process that runs `verb`, with pipes in text mode.
 
-    Its clock stands still at `now`. With 0, it is the system clock.
+    The process's clock stands still at `now`. If `now` is 0, the process uses the system clock.
     """
     return subprocess.Popen(
         [sys.executable, "-m", "tests.service.child_process", verb, str(home), str(now), *arguments],
@@ -129,7 +129,7 @@ async def _refresh(session: Session) -> None:
     while header is not None:
         header = await session.handle_challenge(header, 401, ['Bearer error="invalid_token"'])
         if header is not None:
-            # As `auth.flow` reports an accepted token, but not in another thread.
+            # Report an accepted token as `auth.flow` does, but not in another thread.
             session._tokens._record_retry(Secret(header), is_accepted=True)
 
 

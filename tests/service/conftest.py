@@ -28,5 +28,5 @@ def service(tmp_path: Path, clock: ManualClock) -> AuthService:
 
 @pytest.fixture
 def logged_in_service(tmp_path: Path, demo: Demo, clock: ManualClock) -> AuthService:
-    """A service whose operator has logged in. The requests of that login are not counted."""
+    """Return a service whose operator has logged in. The requests of this login are not counted."""
     return make_logged_in_service(tmp_path, demo, clock)

@@ -54,7 +54,7 @@ def remove_binding(home: Path) -> None:
 
 
 def refresh_elsewhere(home: Path, demo: Demo) -> str:
-    """Refresh as another program that takes no lock, and return the new access token."""
+    """Refresh as a program that takes no lock would, and return the new access token."""
     store, ledger = FileStore(home), demo.authorization_server.ledger
     stored = store.read(KEY).credentials
     assert stored.tokens is not None

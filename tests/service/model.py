@@ -55,7 +55,7 @@ class RefreshToken:
 
 @dataclass(slots=True)
 class ServerModel:
-    """Rotates every refresh token, and revokes the tokens of a login on reuse (RFC 9700 §4.14.2).
+    """Rotates every refresh token. If one is used again, revokes the login's tokens (RFC 9700 §4.14.2).
 
     `response_counts` counts the delivered responses by process and refresh token. `refused_first` holds
     the pairs whose first response was a refusal. `last_issued` is the latest refresh token of each process.
@@ -102,7 +102,7 @@ class ServerModel:
         return not token.is_used and not token.family.is_revoked
 
     def rotate(self, refresh_token: str) -> Tokens | None:
-        """Exchange a refresh token for new tokens. None if it is refused."""
+        """Exchange a refresh token for new tokens. Return None if the refresh token is refused."""
         token = self.refresh_tokens[refresh_token]
         if token.is_used:
             token.family.is_revoked = True
@@ -198,7 +198,7 @@ def _token_response(tokens: Tokens, *, refresh: bool = True) -> Response:
 def full_disk() -> Iterator[None]:
     """Limit every file that this process writes to ten bytes, as on a full disk."""
     before, writes_none = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
-    # Otherwise Python would write truncated bytecode of the modules that it imports meanwhile.
+    # Without this, Python would write truncated bytecode of the modules that it imports in the block.
     sys.dont_write_bytecode = True
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
     try:

@@ -1,4 +1,4 @@
-"""A refusal of the refresh token ends the session, however the server words it; a server fault does not."""
+"""A refusal of the refresh token ends the session, whatever its words are. A fault of the server does not."""
 
 from __future__ import annotations
 

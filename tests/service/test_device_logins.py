@@ -44,7 +44,7 @@ SLOW_DOWN = json.dumps({"error": "slow_down"})
 
 @pytest.fixture(scope="module")
 def live_demo() -> Iterator[Demo]:
-    # With the system clock, because the poll timers use it.
+    # Use the system clock, because the poll timers use it too.
     with serve_demo() as demo:
         yield demo
 
@@ -148,7 +148,8 @@ def test_an_ended_login_is_not_polled_again_for_a_late_subscriber(
     enter_code(login)
     assert wait_for_end(service, login).status == "done"
     ended = threading.Event()
-    # `wait_for_login` would not ask the poller. This caller read the login before it ended.
+    # `wait_for_login` would not subscribe, because the login has ended. So subscribe directly, as a caller
+    # does that has read the login before its end.
     service._logins._device_logins.subscribe(login, lambda _: ended.set())
     assert ended.wait(SECONDS)
     assert poll_statuses(demo) == ["200"]

@@ -1,4 +1,4 @@
-"""A program that ends during a device poll still stores the login, without starting a thread."""
+"""If a program ends during a device poll, it still stores the login, and starts no thread for this."""
 
 from __future__ import annotations
 

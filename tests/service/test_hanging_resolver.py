@@ -1,4 +1,4 @@
-"""Programs whose name resolver never answers still keep their time limits, and end on Ctrl-C and at exit."""
+"""If the name resolver never answers, programs still keep their time limits and end on Ctrl-C and at exit."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def test_a_login_and_a_call_do_not_use_the_default_executor(demo: Demo, tmp_path
 
 @covers("file-work")
 def test_logins_that_wait_for_a_name_do_not_block_the_file_work_of_a_bot(tmp_path: Path) -> None:
-    """More logins hang than the default executor has threads. A bot reads its logins meanwhile."""
+    """More logins hang than the default executor has threads. Meanwhile, a bot reads its logins."""
     service = AuthService(tmp_path)
     dead = Server("dead", "https://dead.example/mcp")
 

@@ -1,4 +1,4 @@
-"""A process that is killed while it stores a login, and stores that cannot take the refreshed tokens."""
+"""Processes that are killed while they store a login, and stores that refuse refreshed tokens."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RENAME_NUMBERS = range(2, 7)
 
 
 class ProcessKilled(BaseException):
-    """Stands for a killed process. No code catches it to clean up."""
+    """Stands for the kill of a process: no code catches this exception to clean up."""
 
 
 def refuse_renames(home: Path, patch: pytest.MonkeyPatch, number: int) -> None:

@@ -1,4 +1,4 @@
-"""A token response that arrives after every caller has left: the service stores or revokes the tokens."""
+"""If a token response arrives after every caller has left, the service stores or revokes the tokens."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_granted_tokens_that_cannot_be_stored_are_revoked(
 
     login = asyncio.run(main())
     assert wait_for_end(service, login).failure_code == "store_unwritable"
-    # The refresh token, then the access token.
+    # First the refresh token is revoked, then the access token.
     wait_until(lambda: demo.authorization_server.count_requests("revocation") == 2)
     assert read_credential_files(tmp_path) == before
     assert asyncio.run(logged_in_service.session(server).header()) == read_stored_header(tmp_path)
@@ -320,7 +320,7 @@ def test_a_device_poll_with_a_late_response_completes_the_login(
         assert await asyncio.to_thread(gate.arrived.wait, 20)
         if how == "no caller waits":
             waiting.cancel()
-        # Longer than any other response may take.
+        # This is longer than any other response may take.
         loop_clock(21)
         if how == "cannot be claimed":
             monkeypatch.setattr(type(service._completion), "claim", refuse_to_claim)

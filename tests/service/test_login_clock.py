@@ -1,4 +1,4 @@
-"""A clock that no user can set measures the life of a login; a device login gets a last poll."""
+"""The lifetime of a login is measured by a clock that no user can set. A device login gets a last poll."""
 
 from __future__ import annotations
 

@@ -564,7 +564,7 @@ def test_logout_revokes_and_deletes_and_deletes_even_if_the_server_is_down(
 
 
 def active_families(demo: Demo) -> list[bool]:
-    """Return for each granted session whether it is not revoked, in the order of the grants."""
+    """For each granted session, return True if it is not revoked. The order is that of the grants."""
     families = {
         id(token.family): token.family for token in demo.authorization_server.ledger.refresh_tokens.values()
     }

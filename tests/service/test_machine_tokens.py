@@ -1,4 +1,4 @@
-"""Machine tokens: a session gets its token without a login, once for all callers, and again on expiry."""
+"""Machine tokens: a session gets one token for all callers, without a login; on expiry, it gets another."""
 
 from __future__ import annotations
 

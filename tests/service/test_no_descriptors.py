@@ -1,4 +1,4 @@
-"""A process without free file descriptors gets a typed error, and continues when it has some again."""
+"""If a process has no free file descriptors, it gets a typed error. It continues when some are free again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hermes_mcp_auth_remote.service.poll_scheduler import PollScheduler
 from tests.requirements import covers
 from tests.service.fakes import EXPIRED_AT, SERVER, FakeServer, make_service, make_store
 
-# What an event loop of the caller itself needs.
+# The number of descriptors that the caller's own event loop needs.
 LIMIT = 200
 
 

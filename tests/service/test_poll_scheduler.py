@@ -24,7 +24,7 @@ SECONDS = 20
 
 
 class RecordingJobRunner:
-    """Records each step. A step waits for `gate`; `next_delay` is what it returns."""
+    """Records each step. A step waits for `gate`, and then returns `next_delay`."""
 
     def __init__(self, next_delay: float | None = None, *, is_blocked: bool = False) -> None:
         self.next_delay = next_delay
@@ -147,7 +147,8 @@ def test_all_callbacks_of_a_job_are_called_and_the_job_runs_once() -> None:
     job_runner.full_count = 2
     scheduler.subscribe("login", "one", outcomes.callback_for("login"))
     scheduler.subscribe("login", "one", other_outcomes.callback_for("login"))
-    # The scheduler handles calls in order: when this step runs, both callbacks of the login are registered.
+    # The scheduler handles calls in order. So when this step runs, both callbacks of the login are
+    # registered.
     scheduler.subscribe("later", "one", outcomes.callback_for("later"))
     assert job_runner.full.wait(SECONDS)
     job_runner.gate.set()

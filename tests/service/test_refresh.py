@@ -1,4 +1,4 @@
-"""Refresh: which address a token is for, which server may get its refresh token, and how long it may take."""
+"""Refresh: a token's address, the server that may get the refresh token, and the time limits."""
 
 from __future__ import annotations
 

@@ -70,7 +70,8 @@ class SessionStateMachine(RuleBasedStateMachine):
         self.sessions = {name: self._session(name) for name in ("first", "second")}
         self.backup: tuple[Tokens, bytes] | None = None
         self.restore_counts: Counter[str] = Counter()
-        # By process, tokens that it could not store: the access token on the disk, the new refresh token.
+        # For each process that could not store its tokens: the access token on the disk, and the new
+        # refresh token.
         self.in_memory: dict[str, tuple[str, str]] = {}
         self.log_in()
 
@@ -122,7 +123,7 @@ class SessionStateMachine(RuleBasedStateMachine):
         self.server.is_down = self.server.drop_next_response = False
 
     def send_request(self, name: str, seconds: float, *, full: bool = False) -> None:
-        """Some seconds later, send a request, and once more after a 401, as `auth.flow` does."""
+        """Some seconds later, send a request. After a 401, send it once more, as `auth.flow` does."""
         self.clock.now += seconds
         session, before, last_issued = self.sessions[name], self.stored, self.server.last_issued.get(name)
         is_hindered = self.server.is_down or self.server.drop_next_response or self.is_backing_off(name)
@@ -157,11 +158,11 @@ class SessionStateMachine(RuleBasedStateMachine):
         new_header = asyncio.run(session.handle_challenge(refused_header, 401, REFUSED))
         assert new_header not in {None, refused_header}, "the session returned a refused token again"
         assert new_header is not None
-        # As `auth.flow` reports it, but not in another thread.
+        # Report the outcome as `auth.flow` does, but not in another thread.
         session._tokens._record_retry(Secret(new_header), self.server.accepts(new_header))
         if self.server.accepts(new_header):
             return new_header
-        # The server also refuses the token that another process stored. This is what the next call does.
+        # The server also refuses the token that another process stored. Do what the next call would do.
         next_header = asyncio.run(session.handle_challenge(new_header, 401, REFUSED))
         assert next_header not in {None, new_header}
         assert next_header is not None
@@ -224,7 +225,8 @@ class SessionStateMachine(RuleBasedStateMachine):
     @invariant()
     def no_refresh_token_is_sent_again_after_it_was_exchanged(self) -> None:
         for sent, times in self.server.response_counts.items():
-            # A refresh token that is refused before the expiry of the access token is tried once more then.
+            # If a refresh token is refused before the access token expires, it is tried once more at the
+            # expiry.
             extra_attempts = sent in self.server.refused_first
             assert times <= 1 + self.restore_counts[sent[1]] + extra_attempts
 

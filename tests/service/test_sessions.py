@@ -206,7 +206,7 @@ def test_a_refresh_continues_after_every_caller_has_left(
 
     asyncio.run(main())
     gate.open()
-    # The server has used up the old refresh token; the new one is on the disk.
+    # At the server, the old refresh token is used up; the new one is on the disk.
     assert is_live(demo, get_header(session))
     assert is_live(demo, get_header(open_session(tmp_path, server, clock)))
     assert demo.authorization_server.count_requests("refresh") == 1
@@ -525,7 +525,7 @@ def test_tokens_that_hermes_wrote_are_refreshed_if_the_server_address_has_a_quer
     queried = replace(server, url=f"{server.url}?project_ref=1&key=k")
     clock.now += 3600
     assert is_live(demo, get_header(open_session(tmp_path, queried, clock)))
-    # RFC 8707 section 2. A key in the query must reach the MCP server only.
+    # RFC 8707 section 2. If the query contains a key, only the MCP server may get it.
     assert demo.authorization_server.requests[-1].form["resource"] == demo.ping_url
 
 
@@ -560,7 +560,7 @@ def test_a_session_of_another_address_does_not_join_the_refresh(
         own_header = asyncio.create_task(logged_in_service.session(server).header())
         await asyncio.to_thread(gate.arrived.wait, 20)
         other_header = asyncio.create_task(logged_in_service.session(moved).header())
-        # This call fails, or waits for the lock. In both cases it gets no token.
+        # This call either fails or waits for the lock. In both cases it gets no token.
         await asyncio.wait([other_header], timeout=5)
         gate.open()
         return await asyncio.gather(own_header, other_header, return_exceptions=True)
@@ -606,7 +606,7 @@ def test_a_finished_flight_is_not_joined(monkeypatch: pytest.MonkeyPatch) -> Non
 
     numbers: list[int] = []
     flights: SingleFlight[int] = SingleFlight("test")
-    # Keep the finished flight registered, as between its result and its removal.
+    # Keep the finished flight registered. This is its state between its result and its removal.
     monkeypatch.setattr(SingleFlight, "_remove_flight", lambda *_: None)
     assert [flights.submit("key", number).result(20) for _ in range(2)] == [1, 2]
 

@@ -51,7 +51,7 @@ def send_request(session: Session, demo: Demo) -> bool:
     if sent_header is not None and not is_live(demo, sent_header):
         sent_header = asyncio.run(session.handle_challenge(sent_header, 401, REFUSED))
         if sent_header is not None:
-            # As `auth.flow` reports it, but not in another thread.
+            # Report the outcome as `auth.flow` does, but not in another thread.
             session._tokens._record_retry(Secret(sent_header), is_live(demo, sent_header))
     return sent_header is not None and is_live(demo, sent_header)
 
@@ -98,7 +98,7 @@ def test_killed_refreshes_leave_whole_files_a_free_lock_and_a_usable_session(
     ledger, random_source = demo.authorization_server.ledger, random.Random(20)
     with start_processes("refresh", tmp_path, clock(), server.url, count=1) as actors:
         for _ in range(kills):
-            # Each token is accepted, but nothing reports it: neither the killed process nor the check below.
+            # The server accepts each token, but neither the killed process nor the check below reports that.
             FileStore(tmp_path).token_refusals.clear(KEY)
             kill_while_refreshing(actors, demo, random_source)
             lock = FileStore(tmp_path).lock(KEY)
@@ -218,7 +218,7 @@ def test_processes_whose_clocks_differ_by_ten_minutes_share_a_session(
                 and late._tokens._deps.refresh_flights._running_flights == {}
             )
         )
-    # Four hours: a clock that is ten minutes ahead adds at most one refresh.
+    # In four hours, a clock that is ten minutes ahead adds at most one refresh.
     assert 4 <= demo.authorization_server.count_requests("refresh") <= 5
     assert not is_used(demo.authorization_server.ledger, tmp_path)
 
@@ -277,7 +277,8 @@ def test_tokens_from_a_backup_are_adopted_and_their_refusal_is_reported(
     for _ in range(3):
         with pytest.raises(AuthorizationRequired, match="has ended the session"):
             get_header(session)
-    # The server revoked the session on reuse. One process learns that, and the others read it from the store.
+    # A refresh token was reused, so the server revoked the session. One process learns this from the
+    # server, and the others read it from the store.
     with pytest.raises(AuthorizationRequired, match="has ended the session"):
         get_header(AuthService(tmp_path, clock=clock).session(server))
     assert demo.authorization_server.count_requests("refresh") == 2

@@ -1,4 +1,4 @@
-"""A process that is suspended (SIGSTOP) during a refresh loses no tokens and does not block others."""
+"""If a process is suspended (SIGSTOP) during a refresh, it loses no tokens and does not block others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_stored_header(home: Path) -> str:
 
 @contextmanager
 def start_refresh(home: Path, now: float, server: Server, flag: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start a process that refreshes. At the end of the block it is continued, and ends."""
+    """Start a process that refreshes. At the end of the block, continue the process and wait for its end."""
     actor = start_process("get_header", home, now, server.url, str(flag))
     try:
         assert actor.stdout is not None

@@ -1,4 +1,4 @@
-"""A server that refuses new tokens too causes no endless refreshes; status and doctor say so."""
+"""If a server also refuses new tokens, refreshes are limited; `status` and `doctor` report the refusals."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_server_that_accepts_tokens_again_is_used_at_once_and_the_status_is_cl
     assert stage.send() == [200]
     wait_until(lambda: stage.connection.token_refusal is None)
     assert "refused" not in stage.status
-    # Accepted tokens that are revoked one after the other are each replaced.
+    # If accepted tokens are revoked one after the other, each of them is replaced.
     for _ in range(3):
         stage.demo.authorization_server.ledger.revoke_access_tokens()
         wait_until(lambda: not list(stage.home.glob("mcp-tokens/*.token-refusal")))

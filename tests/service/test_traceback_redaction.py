@@ -212,7 +212,7 @@ class InjectedError(RuntimeError):
 def inject_error(
     patch: pytest.MonkeyPatch, trackers: ErrorTrackers, function_path: str, *, call_first: bool = False
 ) -> list[str]:
-    """Make a function raise InjectedError. Return the frames that held a secret when it was called."""
+    """Make a function raise InjectedError. Return the frames that held a secret at the time of the call."""
     module, _, name = function_path.rpartition(".")
     owner: Any
     try:
@@ -234,8 +234,8 @@ def inject_error(
     return leaking_frames
 
 
-# Our frames that wait for a lock, a file or a server hold no secret either: the event that a tracker makes of
-# a log line may show the active frames (`attach_stacktrace`).
+# Our frames that wait for a lock, a file or a server must hold no secret either. If a tracker makes an
+# event from a log line, the event may show these active frames (`attach_stacktrace`).
 WAITING_FUNCTIONS = frozenset(
     {
         "service.logins.can_complete",

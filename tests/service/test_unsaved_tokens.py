@@ -1,4 +1,4 @@
-"""A full or read-only disk at a refresh: the service warns, uses the tokens, and stores them later."""
+"""If the disk is full or read-only at a refresh, the service warns, uses the tokens and stores them later."""
 
 from __future__ import annotations
 

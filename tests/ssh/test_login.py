@@ -60,7 +60,7 @@ def test_a_paste_of_six_thousand_characters_is_complete_and_logs_in(
         screen_text = screen.wait_for("Ctrl-C cancels.")
         assert "A browser was opened" not in screen_text
         redirect_url = approve(find_url(screen_text))
-        # Some authorization servers add long parameters. A truncated paste would lose the code at the end.
+        # Some authorization servers add long parameters. If the paste were truncated, it would lose the code.
         before, _, query = redirect_url.partition("?")
         long_url = f"{before}?session_state={'s' * (6000 - len(redirect_url) - 15)}&{query}"
         assert len(long_url) == 6000
@@ -86,7 +86,8 @@ def test_a_forwarded_port_delivers_the_redirect_without_a_paste(
     )
     with open_terminal(command, columns=80, rows=50) as screen:
         screen_text = screen.wait_for("Ctrl-C cancels.")
-        # The command of the screen is complete: the address, port and user of this SSH session.
+        # The `ssh` command on the screen is complete: it names the address, port and user of this SSH
+        # session.
         forward = f"{remote_port}:127.0.0.1:{remote_port}"
         expected_command = f"ssh -N -L {forward} -p {sshd.port} {sshd.user}@127.0.0.1"
         assert expected_command in screen_text.splitlines()

@@ -24,7 +24,7 @@ from hermes_mcp_auth_remote.store.files import private_files
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from tests.store.builders import KEY, ROOT, build_credentials
 
-# The functions that only run if a file cannot be renamed; other tests kill the rest.
+# These functions run only if a file cannot be renamed. Other tests kill a process in the other functions.
 _WRITE_FUNCTIONS = {"replace_staged", "overwrite_private", "_overwrite", "remove_file"}
 FILE_NAMES = ["notes.binding.json", "notes.client.json", "notes.meta.json", "notes.json"]
 
@@ -63,7 +63,7 @@ def bind_mount_files(home: Path, mode: str, names: list[str]) -> Path:
 
 
 def inject_mount_errors(mounted: set[str]) -> None:
-    """Let renames onto these files and removals of them fail as for mount points."""
+    """Let renames onto these files and removals of these files fail, as they do for mount points."""
     replace, unlink = os.replace, os.unlink
 
     def refuse_if_mounted(path: object) -> None:

@@ -1,4 +1,4 @@
-"""Files that cannot be replaced by a rename: bind mounts and other errors of the system call."""
+"""Files that cannot be replaced by a rename, because of bind mounts or other errors of the system call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 class Death(BaseException):
-    """Stands for a kill of the process: no handler of the store catches it."""
+    """Stands for a kill of the process: no handler of the store catches this exception."""
 
 
 @covers("disk-refuses")

@@ -1,4 +1,4 @@
-"""Recovery of a login whose process died while it stored the login, also after writes of other programs."""
+"""Recovery of a login if its process died while it stored the login, also after writes of other programs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.store.builders import KEY, LOGIN_ID, NOW, build_credentials, build_lo
 
 pytestmark = pytest.mark.slow
 
-# These renames store a login. A death before the n-th leaves the results of the earlier ones.
+# These renames store a login. If the process dies before the n-th rename, the earlier renames are done.
 RECORD, BINDING, CLIENT, METADATA, TOKENS, END = range(1, 7)
 BEFORE_TOKENS = [BINDING, CLIENT, METADATA, TOKENS]
 
@@ -41,7 +41,7 @@ Patch = pytest.MonkeyPatch
 
 
 class Death(BaseException):
-    """Stands for a kill of the process: no handler of the store catches it."""
+    """Stands for a kill of the process: no handler of the store catches this exception."""
 
 
 def die_before_rename(monkeypatch: Patch, rename: int, work: Callable[[], object]) -> None:
@@ -153,7 +153,7 @@ def credentials_with_config(home: Path, generation: int) -> Credentials:
 
 
 def test_the_fast_path_gives_no_token_of_an_interrupted_login(tmp_path: Path, monkeypatch: Patch) -> None:
-    # Also before the first file is replaced: the old token must not be printed during the commit.
+    # During the commit, the old token must not be printed, even before the first file is replaced.
     old, new = credentials_with_config(tmp_path, 0), credentials_with_config(tmp_path, 1)
     store = FileStore(tmp_path)
     store.save_login(KEY, old)
@@ -365,7 +365,7 @@ def test_recovery_survives_deaths_during_completion_and_rollback(
         try:
             FileStore(tmp_path).recover_login(KEY, LOGIN_ID)
         except Death:
-            # The next recovery dies at the same rename, if it has that many left.
+            # The next recovery dies at its n-th rename too, if it makes that many renames.
             count = 0
             with suppress(Death):
                 FileStore(tmp_path).recover_login(KEY, LOGIN_ID)

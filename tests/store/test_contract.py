@@ -25,7 +25,7 @@ from tests.service.fakes import EXPIRED_AT, FakeServer
 from tests.service.helpers import wait_until
 from tests.store.builders import KEY, LOGIN_ID, NOW, build_credentials, build_login
 
-# Each opens another store object of the same data, as another process does.
+# Each function opens another store object for the same data, as another process does.
 STORES: dict[str, Callable[[Path], Store]] = {"files": FileStore}
 
 OpenStore = Callable[[], Store]

@@ -188,7 +188,7 @@ def test_refreshed_tokens_without_a_binding_keep_the_stored_one(tmp_path: Path) 
     store = FileStore(tmp_path)
     store.save_login(KEY, build_credentials(0))
     store.save_tokens(KEY, tokens_of(build_credentials(1)), None)
-    # The expiry of the old refresh token does not hold for the new one.
+    # The expiry of the old refresh token does not apply to the new one.
     assert store.read(KEY).credentials.binding == replace(
         binding_of(build_credentials(0)), refresh_expires_at=None
     )
@@ -489,7 +489,7 @@ def test_a_refused_metadata_document_is_remembered_until_deletion(tmp_path: Path
     store = FileStore(tmp_path)
     document = Client("https://me.example/client.json", None, "none", (REDIRECT_URI,))
     assert not store.is_cimd_disabled(KEY)
-    # Also if nothing was stored before, as for the first login.
+    # Do this also if nothing was stored before, as for the first login.
     store.drop_client(KEY, document)
     assert store.is_cimd_disabled(KEY)
     assert (tmp_path / "mcp-tokens" / "notes.cimd-off").read_bytes() == b""

@@ -73,7 +73,7 @@ def test_the_fast_path_and_the_service_refresh_at_the_same_time(
 def test_a_changed_configuration_file_gives_no_token(home: Path, name: str) -> None:
     (home / name).touch()
     assert read_valid_token(home, "notes", NOW) is None
-    # A refresh by a process that read the old configuration does not change this.
+    # If a process that read the old configuration refreshes, that does not change the result.
     stored = build_credentials()
     assert stored.tokens is not None
     FileStore(home).save_tokens(KEY, stored.tokens, stored.binding)

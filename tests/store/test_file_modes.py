@@ -31,7 +31,7 @@ def _reset_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """Return a home with each kind of file: credentials with and without owner, a login, notices, locks."""
+    """Return a home with files of each kind: credentials with and without owner, a login, notices, locks."""
     store = FileStore(tmp_path)
     for key in (KEY, OWNED_KEY):
         store.save_login(key, build_credentials(0, key))
@@ -215,7 +215,7 @@ def test_the_environment_variable_allows_a_store_without_modes(
     NoticeFile(store.root).change(lambda _: [])
     read_all(tmp_path)
     assert caplog.records == []
-    # No other value enables it, so that an operator does not open a store by accident.
+    # No other value enables an open store, so that an operator does not enable it by accident.
     for value in ("", "0", "true", " 1"):
         monkeypatch.setenv(file_modes.ALLOW_OPEN_STORE, value)
         with pytest.raises(StoreError):

@@ -27,7 +27,8 @@ def store(tmp_path: Path) -> FileStore:
 
 
 def settle() -> None:
-    # A change within the tick of the disk's clock is read twice. A test cannot set ctime back, so it waits.
+    # If a change is within one tick of the disk's clock, it is read twice. A test cannot set back ctime, so
+    # wait.
     time.sleep(0.06)
 
 

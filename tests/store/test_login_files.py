@@ -128,7 +128,7 @@ def test_logins_are_removed_an_hour_after_expiry(tmp_path: Path, logins: LoginFi
     logins.remove_expired(NOW + 600 + 3600)
     assert logins.get(LOGIN_ID) == build_login()
     assert not leftover.exists()
-    # Its age counts by file times, not by the caller's clock.
+    # The age of the file is computed from file times, not from the caller's clock.
     assert being_written.exists()
     logins.remove_expired(NOW + 600 + 3601)
     assert logins.list_all() == []

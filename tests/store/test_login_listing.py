@@ -94,7 +94,7 @@ def test_concurrent_listings_share_the_next_scan(
     with ThreadPoolExecutor(THREADS) as threads:
         first = threads.submit(observed_logins.files.list_all)
         assert observed_logins.scan_started.wait(SECONDS)
-        # Too late for the current scan.
+        # This login comes too late for the current scan.
         observed_logins.others.add(build_numbered_login(2))
         listings = [threads.submit(observed_logins.files.list_all) for _ in range(THREADS - 1)]
         lock.wait()

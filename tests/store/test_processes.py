@@ -53,7 +53,7 @@ def test_a_writer_killed_at_any_line_leaves_the_old_or_the_new_credentials(tmp_p
         whole_generation_of(credentials) for credentials in kill_at_each_line(tmp_path, "from elsewhere")
     ]
     assert set(generations) == {0, 1}
-    # The record is the only commit point: each later death leaves the new credentials.
+    # The record is the only commit point. If the process dies later, the new credentials remain.
     assert generations == sorted(generations)
 
 

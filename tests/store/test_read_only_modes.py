@@ -1,4 +1,4 @@
-"""Stores on a read-only disk: used if other users cannot change them, although chmod fails."""
+"""Stores on a read-only disk: although chmod fails, a store is used if other users cannot change it."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def claim(home: Path) -> None:
 
 
 def count(home: Path, times: str) -> None:
-    """Increment a login's `paste_attempts` some times."""
+    """Increment a login's `paste_attempts` `times` times."""
     store = FileStore(home)
     _print_line("ready")
     sys.stdin.readline()
@@ -71,7 +71,7 @@ def count(home: Path, times: str) -> None:
 
 
 def enter(home: Path, times: str) -> None:
-    """Acquire and release the lock some times, and log both."""
+    """Acquire and release the lock `times` times, and log both."""
     log = os.open(home / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     store = FileStore(home)
     _print_line("ready")
@@ -112,7 +112,7 @@ def write(home: Path) -> None:
 
 
 def kill(home: Path, times: str) -> None:
-    """Some times: kill a writer after a few generations, print how many it stored, wait for a line."""
+    """Repeat `times` times: kill a writer after a few generations, print their number, wait for a line."""
     store = FileStore(home)
     for round_ in range(int(times)):
         store.save_login(KEY, build_credentials(0))
@@ -151,7 +151,8 @@ def die(home: Path, line: str, kind: str) -> None:
 
     def trace(frame: FrameType, event: str, arg: object) -> Any:
         nonlocal lines_left
-        # Only private_files changes files, so deaths in other modules add no other state of the disk.
+        # Only private_files changes files, so deaths in other modules would lead to no other state of the
+        # disk.
         if frame.f_code.co_filename != private_files.__file__ or frame.f_code.co_name in _READ_FUNCTIONS:
             return None
         if event == "line":

@@ -126,7 +126,7 @@ def test_typed_words_switch_to_paste_and_back_and_get_a_new_code(demo: Demo, tmp
         third_login = await terminal.wait_until_shown()
         codes = {complete_uri(login) for login in (first_login, second_login, third_login)}
         assert len(codes) == 3
-        # The response of another flow, and an empty line.
+        # Type the response of another flow, and an empty line.
         terminal.type_line(redirect_url)
         terminal.type_line("")
         terminal.type_line("paste")

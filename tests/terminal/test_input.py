@@ -165,7 +165,7 @@ def test_lines_that_arrive_together_without_paste_marks_are_one_text(
     lines = [PASTE[n : n + 80] for n in range(0, 400, 80)]
 
     async def test(keys: Keyboard) -> None:
-        # In two parts, as a connection may split it, directly after a line break.
+        # Send the text in two parts, split directly after a line break: a connection may split it there.
         await terminal.type_bytes("".join(f"{line}\r" for line in lines[:3]).encode())
         await terminal.wait_until_shown("[242 characters]")
         await terminal.type_bytes("\r".join(lines[3:]).encode() + end)

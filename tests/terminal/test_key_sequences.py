@@ -19,7 +19,7 @@ from tests.requirements import covers
 
 
 def feed_chunks(*chunks: bytes) -> list[str | None]:
-    """Return the texts of bytes that arrive together, and None if Ctrl-D ended them."""
+    """Feed chunks that arrive together. Return their texts; a None at the end stands for Ctrl-D."""
     editor = LineEditor()
     texts: list[str | None] = [text for chunk in chunks for text in editor.feed(chunk)]
     if editor.is_complete:

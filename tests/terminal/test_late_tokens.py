@@ -1,4 +1,4 @@
-"""A late token response: the terminal shows a message and continues to wait for the login."""
+"""If a token response is late, the terminal shows a message and continues to wait for the login."""
 
 from __future__ import annotations
 

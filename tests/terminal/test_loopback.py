@@ -290,7 +290,8 @@ def test_idle_connections_beyond_the_limit_are_closed(monkeypatch: pytest.Monkey
             for _ in range(loopback.MAX_CONNECTIONS + 8)
         ]
         await check_listener(listener, handler)
-        # The oldest ones, and one more for the request of `check_listener`.
+        # The listener has closed the eight oldest connections, and a ninth for the request of
+        # `check_listener`.
         results = await asyncio.gather(
             *(reader.read() for reader, _ in connections[:9]), return_exceptions=True
         )
@@ -307,7 +308,7 @@ def test_a_hundred_redirects_at_once_are_all_answered() -> None:
         async def one(number: int) -> str:
             return await send(listener, make_request(listener, f"/callback?code={number}"))
 
-        # Twenty at a time: more than a browser opens, fewer than the listener's limit.
+        # Send twenty at a time: more than a browser opens, and fewer than the listener's limit.
         for first in range(0, 100, 20):
             answers = await asyncio.gather(*map(one, range(first, first + 20)))
             assert all(answer.startswith("HTTP/1.1 200 ") for answer in answers)

@@ -1,4 +1,4 @@
-"""Ways to complete one login compete: the real service, a real listener and the demo's servers."""
+"""Several ways to complete one login compete; the service, the listener and the demo's servers are real."""
 
 from __future__ import annotations
 

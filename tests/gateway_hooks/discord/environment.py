@@ -174,7 +174,7 @@ class DiscordEnvironment:
         for user in (self.ada, self.bob, self.eve):
             text = text.replace(user.id, f"<{user.name}'s id>")
         text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:<port>", text)
-        # The placeholders differ in length from the values: pad each line of a box again.
+        # The placeholders and the values have different lengths, so pad each line of a box again.
         return re.sub(r"(?m)^  │ (.*?) *│$", lambda line: f"  │ {line[1]:72} │", text)
 
     def check_private(self, login: Login) -> None:
@@ -200,7 +200,7 @@ def compare_transcript(name: str, text: str) -> None:
 
 @contextmanager
 def run_in_thread(api: DiscordApi, main: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[None]:
-    """Run a bot in a thread during the block. The gateway is connected first; the bot's error is raised."""
+    """Run a bot in a thread during the block. First wait for the gateway. Raises an error of the bot."""
     errors: list[BaseException] = []
     started_tasks: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = []
 

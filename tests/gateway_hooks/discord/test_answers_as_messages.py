@@ -1,4 +1,4 @@
-"""An answer as a message ends its login. The bot deletes the message if it may."""
+"""If a user sends an answer as a message, its login ends. The bot deletes the message if it may."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_handle_message_returns_whether_cog_claims_message(env: DiscordEnvironme
         assert len(env.service.waiting_logins()) == 1
         assert pass_message_to_cog(running_bot, env, ada, direct_channel, f"look: {answer}")
         env.wait_for_message(direct_channel, ENGLISH.answer_as_message_title, ada)
-        # The cog also claims a used answer.
+        # The cog also claims an answer that was already used.
         assert pass_message_to_cog(running_bot, env, ada, direct_channel, answer)
         env.wait_for_message(direct_channel, ENGLISH.answer_as_message_title, ada)
 

@@ -1,4 +1,4 @@
-"""No handler gets a code in any part of a new or edited message. The bot deletes it if it may."""
+"""No handler gets a new or edited message with a code in any part. The bot deletes the message if it may."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The library's log at debug level contains no secret. The leak check does this in all tests."""
+"""The library's log at debug level contains no secret. The leak check searches the log in all tests."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_log_without_filter_contains_secrets(
     secrets = run_logins(env)
     log_text = caplog.text
     assert [secret for secret in secrets if secret in log_text]
-    # The secrets in this log are intended: hide them from the leak_check.
+    # This log contains secrets on purpose: hide them from the leak check.
     caplog.clear()
     leak_check.clear_secrets()
 

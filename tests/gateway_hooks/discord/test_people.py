@@ -26,7 +26,7 @@ def test_unknown_user_gets_id_once_and_starts_nothing(env: DiscordEnvironment) -
         assert ENGLISH.unknown_user.format(user=eve.id) in reply.text
         assert api.autocomplete(eve, env.channel, "connect", "server", "") == []
         second_interaction = api.slash(eve, env.channel, "connect", server="notes")
-        # The bot sends no second reply and ends the "thinking" state.
+        # The bot sends no second reply. It ends the state "is thinking".
         api.wait(lambda: second_interaction.original is not None and second_interaction.original.deleted)
     assert env.service.logins() == []
 

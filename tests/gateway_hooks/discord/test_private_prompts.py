@@ -64,7 +64,7 @@ def test_call_prompts_user_in_direct_message(env: DiscordEnvironment) -> None:
         assert notice.labels == []
         env.submit_answer(ada, prompt, env.approve_login())
         assert call.result(20) == 200
-        # The call came from a channel: the success is a new direct message.
+        # The call came from a channel, so the bot reports the success in a new direct message.
         env.wait_for_message(api.dm(ada), "notes: connected", ada)
     env.check_private(login)
 
@@ -118,7 +118,7 @@ def test_press_on_public_message_is_answered_privately(env: DiscordEnvironment) 
         assert prompt.id != posted.id
         assert prompt.ephemeral
         assert api.current(posted).text == posted.text
-        # The bot does not try to edit it.
+        # The bot does not try to edit the message.
         assert [call for call in api.calls if call.method == "PATCH"] == []
     env.check_private(env.waiting_login())
 
@@ -140,7 +140,7 @@ def test_direct_message_shows_outcome_after_token_expires(env: DiscordEnvironmen
         env.clock.now += 901
         approve_device_login(login)
         env.clock.now += 6
-        # The prompt counts down by itself. The bot finds that it can no longer edit it when the login ends.
+        # The prompt counts down by itself. When the login ends, the bot finds that it can no longer edit it.
         env.wait_for_message(api.dm(ada), "notes: connected", ada)
         assert len(api.messages(api.dm(ada), seen_by=ada)) == 1
         assert "Connect notes" in api.current(prompt).text

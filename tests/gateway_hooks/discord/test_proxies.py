@@ -47,7 +47,7 @@ class RecordingSession:
 
 
 def legs(environ: dict[str, str], api_url: str | None = None) -> list[tuple[str, str | None]]:
-    """Return the URL and the proxy of a request on each leg, as the library makes it."""
+    """For each leg, return the URL and the proxy of a request that the library makes."""
     session = RecordingSession()
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""The cog registers its slash commands only if they are new or changed. It keeps other commands."""
+"""The cog registers a slash command only if it is new or changed. It does not change other commands."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_commands_of_host_bot_are_kept(env: DiscordEnvironment) -> None:
         assert api.wait_for_response(api.slash(env.ada, env.channel, "hello")).content == "Hello!"
     sync_count = api.command_changes
     with env.running_bot():
-        # This bot has no command "hello", but it leaves the registered one in place.
+        # This bot has no command "hello", but it leaves the registered command "hello" in place.
         assert "hello" in command_names(api.commands)
         assert api.command_changes == sync_count
 

@@ -1,4 +1,4 @@
-"""What a bot loads at its start: each module costs start-up time, so a login's modules load with a login."""
+"""The modules that a bot loads at its start. Each costs start-up time, so logins load their modules later."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tests.parts.bot_api import BotApi, User, serve_bot_api
 
 @pytest.fixture(autouse=True)
 def _use_timedelta_for_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Select the new type of `retry_after`: the library warns about the old one while it builds the error."""
+    """Select the new type of `retry_after`. With the old type, the library warns when it builds the error."""
     monkeypatch.setenv("PTB_TIMEDELTA", "true")
 
 

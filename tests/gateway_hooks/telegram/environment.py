@@ -1,7 +1,7 @@
 """Bots that use the real python-telegram-bot against the local Bot API, and actions of their users.
 
 `TelegramEnvironment` has a home, the demo servers and the local Bot API. `env.running_bot()` runs the bot; a
-second call is a restart. The users belong to the local Bot API. Tests wait for messages by their first line.
+second call restarts it. The users belong to the local Bot API. Tests find a message by its first line.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ class TelegramEnvironment:
         return StaticServers([self.server, Server("ping", self.demo.ping_url)])
 
     def make_service(self) -> AuthService:
-        """Return a service as another process over the same home has it."""
+        """Return a service that stands for another process with the same home."""
         return AuthService(self.home, clock=self.clock)
 
     @asynccontextmanager
     async def running_bot(
         self, service: AuthService | None = None, policy: Policy = ALLOW_LIST, **options: Any
     ) -> AsyncGenerator[AuthService]:
-        """Run the bot that only does logins."""
+        """Run the bot for logins only."""
         service = service or self.make_service()
         started = asyncio.Event()
         bot_task = asyncio.create_task(
@@ -157,7 +157,7 @@ class TelegramEnvironment:
         return [message.text for message in self.api.messages(chat) if message.is_from_bot]
 
     def check_no_secrets(self, *logins: Login) -> None:
-        """Check what must hold at the end of each test: no secret stays in a chat."""
+        """Check, at the end of each test, that no secret remains in a chat."""
         assert self.api.unknown_parameters == []
         for press in self.api.state.button_presses.values():
             assert press.answer is not None

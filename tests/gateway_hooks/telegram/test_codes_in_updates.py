@@ -1,4 +1,4 @@
-"""A code in any field of an update finishes its login or is deleted. No handler gets it."""
+"""If any field of an update has a code, the code finishes its login or is deleted. No handler gets it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 Send = Callable[[BotApi, User, str], object]
 OTHER_BOT = User(999, "Bridge", "bridge_bot", is_bot=True)
-# No login waits for this answer.
+# An answer that no login waits for.
 UNMATCHED_ANSWER_URL = "http://localhost:3000/callback?code=a-loose-code&state=of-no-login"
 OTHER_SITE_URL = "https://site.example/done?code=a-code-of-theirs&state=of-theirs"
 
@@ -239,7 +239,7 @@ def test_redirect_is_claimed_without_waiting_login(
         async with running_application(env, host):
             for mangled in MANGLINGS.values():
                 api.say(anna, mangled(UNMATCHED_ANSWER_URL), chat)
-            # The bot leaves URLs of other sites.
+            # The bot does not claim URLs of other sites.
             for mangled in MANGLINGS.values():
                 api.say(anna, mangled(OTHER_SITE_URL), chat)
             await wait_until(lambda: len(host.texts) == len(MANGLINGS))

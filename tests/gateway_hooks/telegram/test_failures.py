@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 class BlockingSleep:
-    """A sleep function that blocks until `released` is set and records the requested seconds."""
+    """A sleep function that records the requested seconds and blocks until `released` is set."""
 
     def __init__(self) -> None:
         self.requested_seconds: list[float] = []
@@ -78,7 +78,7 @@ def test_too_long_retry_after_cancels_login(env: TelegramEnvironment, anna: User
 @covers("telegram-trouble")
 @pytest.mark.parametrize("failure", ["network_down", "bad_gateway", "hang_up"])
 def test_lost_calls_are_retried(env: TelegramEnvironment, anna: User, failure: str) -> None:
-    """A retry may send a message twice. Both lead to the same login."""
+    """A retry may send a message twice. Both messages lead to the same login."""
     api = env.api
 
     def lose_calls(method: str, times: int = 2) -> None:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 async def do_nothing(_update: Update, _context: Context) -> None:
-    """Stand for a handler of the application."""
+    """Do nothing. This function stands for a handler of the application."""
 
 
 @covers("owners-commands")

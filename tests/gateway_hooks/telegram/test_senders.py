@@ -94,7 +94,7 @@ def test_answer_in_group_restarts_login_in_private(
             prompt = await env.wait_for_message(anna, "Connect notes")
             login = env.waiting_login()
             answer = await env.approve_login(prompt)
-            # Without administrator rights the bot gets only replies to itself.
+            # Without administrator rights, the bot gets only replies to its own messages.
             api.say(anna, answer, group, reply_to=notice)
             warning = await env.wait_for_message(group, "Do not post codes in a group")
             assert ("please delete that message yourself" in warning.text) is not may_delete
@@ -115,7 +115,7 @@ def test_answer_in_group_restarts_login_in_private(
 def test_group_requests_never_show_login_in_group(
     env: TelegramEnvironment, anna: User, request_kind: str
 ) -> None:
-    """Neither a login's id nor a forged button shows the login: a client can send any callback data."""
+    """A login's id and a forged button do not show the login either. A client can send any callback data."""
     api = env.api
     group = api.add_group(-1001, "Team", [anna])
     env.demo.authorization_server.change_behaviour(with_device=True)
@@ -183,7 +183,7 @@ def test_login_from_private_topic_is_finished_in_main_view(env: TelegramEnvironm
             assert prompt.thread == topic
             assert env.waiting_login().origin == Origin("telegram", "7", str(topic), "7", str(api.bot.id))
             answer = await env.approve_login(prompt)
-            # In the main view of the chat.
+            # Send the answer in the main view of the chat, not in the topic.
             api.say(anna, answer)
             await env.wait_for_message(anna, "notes: connected")
 

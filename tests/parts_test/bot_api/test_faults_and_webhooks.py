@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def _use_timedelta_for_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opt in to the library's future type: it warns about the older one."""
+    """Select the new type of `retry_after`, because the library warns about the old type."""
     monkeypatch.setenv("PTB_TIMEDELTA", "true")
 
 
@@ -56,7 +56,7 @@ async def serve_webhook(
         try:
             yield f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}/hook"
         finally:
-            # A TLS close would wait for the peer's close_notify, but this event loop ends here.
+            # To close TLS, the server would wait for the peer's close_notify. But this event loop ends here.
             for connection in runner.server.connections if runner.server else ():
                 if connection.transport is not None:
                     connection.transport.abort()
