@@ -65,7 +65,7 @@ def test_servers_that_never_respond_do_not_delay_the_others(cli: Cli, demo: Demo
     hanging = {f"hanging{number}": silent_url for number in range(5)}
     configure(cli, **hanging, demo=demo.mcp_url, other=demo.mcp_url.replace("/mcp", "/other/mcp"))
     with cli.start("doctor", "--json", in_fork=True) as doctor:
-        # The others come first, although five servers before them are still silent.
+        # The two other servers come first, although five servers before them are still silent.
         assert {doctor.read_event()["server"] for _ in range(2)} == {"demo", "other"}
 
 

@@ -60,7 +60,7 @@ def test_an_event_with_another_member_or_type_is_refused() -> None:
 
 @covers("json-schema")
 def test_the_events_of_every_verb(cli: Cli, demo: Demo) -> None:
-    """Use each verb with and without success. Other tests have `serve` and `login --via`."""
+    """Let each verb succeed and fail. Other tests use `serve` and `login --via`."""
     may_show = demo.authorization_server.minted_secrets
     seen: set[str] = set()
 
