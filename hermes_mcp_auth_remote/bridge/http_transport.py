@@ -13,31 +13,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import itertools
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Mapping
-from typing import TypeVar, cast
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from typing import TypeVar
 
 import httpx2
 
 from hermes_mcp_auth_remote.bridge.buffers import MAX_MEMORY_BYTES, MessageBuffer
 from hermes_mcp_auth_remote.bridge.json_rpc import MalformedMessage, Message, encode, parse_messages
-from hermes_mcp_auth_remote.bridge.request_headers import ToolHeaders, request_headers, stateless_version
+from hermes_mcp_auth_remote.bridge.request_headers import (
+    HEADER_MISMATCH,
+    ToolHeaders,
+    is_version,
+    request_headers,
+    stateless_version,
+)
+from hermes_mcp_auth_remote.bridge.session import SessionMessages
 from hermes_mcp_auth_remote.bridge.sse import Event, SseParser
 from hermes_mcp_auth_remote.bridge.transport import (
-    SLICE_BYTES,
+    EVENT_STREAM,
+    JSON,
     Deliver,
+    HttpConnection,
     LegacyServer,
     SessionLost,
     TransportError,
     deliver_text,
+    media_type,
+    read_events,
 )
 from hermes_mcp_auth_remote.errors import McpAuthError, ResponseTooLarge
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-JSON, EVENT_STREAM = "application/json", "text/event-stream"
 # A server that restarts is back within this time.
 RETRY_SECONDS = 15.0
 _FIRST_PAUSE_SECONDS = 0.25
@@ -49,18 +58,24 @@ _CLOSE_SECONDS = 2.0
 _REFUSAL_SECONDS = 5.0
 # One request opens a lost session again at most this many times. A further 404 or 400 is passed on.
 _MAX_LOST_SESSIONS = 2
-# These requests change nothing, so they may be sent twice.
+# More pages of a list of tools are not read to find the headers of one call.
+_MAX_TOOL_PAGES = 100
+# These requests may be sent twice: they change nothing, or the second one changes nothing more.
 _REPEATABLE_METHODS = frozenset(
     {
         "completion/complete",
         "initialize",
+        "logging/setLevel",
         "ping",
         "prompts/get",
         "prompts/list",
         "resources/list",
         "resources/read",
+        "resources/subscribe",
         "resources/templates/list",
+        "resources/unsubscribe",
         "server/discover",
+        "subscriptions/listen",
         "tools/list",
     }
 )
@@ -71,25 +86,32 @@ class _NotSent(Exception):
     """The server cannot have received the request."""
 
 
+class _HeadersRefused(Exception):
+    """The server refused the headers of a tool call (MCP 2026-07-28). `response` is its error response."""
+
+    def __init__(self, response: bytes) -> None:
+        super().__init__()
+        self.response = response
+
+
 class StreamableHttp:
     """The connection to one server over Streamable HTTP."""
 
     def __init__(self, http_client: httpx2.AsyncClient, url: str, name: str, deliver: Deliver) -> None:
         """`name` is the server's name in the texts of errors."""
-        self._http_client = http_client
-        self._url = url
+        self._connection = HttpConnection(http_client)
+        self._url = httpx2.URL(url)
         self._name = name
         self._deliver = deliver
         self._tool_headers = ToolHeaders()
         self._session_id: str | None = None
         self._version: str | None = None
-        # The client's own messages, to open the session again.
-        self._initialize: Message | None = None
-        self._initialized: Message | None = None
+        self._messages = SessionMessages()
         self._generation = 0
         self._reopen_task: asyncio.Task[None] | None = None
-        self._reopen_ids = itertools.count(1)
         self._listen_task: asyncio.Task[None] | None = None
+        # True if the server has sent a GET stream in this session.
+        self._has_listened = False
         self._has_answered = False
 
     async def send(self, message: Message) -> None:
@@ -100,7 +122,7 @@ class StreamableHttp:
         """
         loop = asyncio.get_running_loop()
         ends_at, pause_seconds = loop.time() + RETRY_SECONDS, _FIRST_PAUSE_SECONDS
-        lost_sessions = 0
+        lost_sessions, has_new_headers = 0, True
         while True:
             if self._reopen_task is not None and not self._reopen_task.done():
                 # No request may be sent in the new session before `initialized` was sent.
@@ -111,6 +133,13 @@ class StreamableHttp:
             except SessionLost:
                 lost_sessions += 1
                 await self._reopen(generation)
+            except _HeadersRefused as refusal:
+                has_new_headers = has_new_headers and await self._learn_tools(message)
+                if not has_new_headers:
+                    await self._deliver(refusal.response)
+                    return
+                # The next refusal is passed on.
+                has_new_headers = False
             except _NotSent as error:
                 if loop.time() + pause_seconds > ends_at:
                     raise TransportError(f"{self._name} cannot be reached: {error}.") from None
@@ -118,8 +147,8 @@ class StreamableHttp:
                 pause_seconds = min(2 * pause_seconds, _MAX_PAUSE_SECONDS)
             else:
                 break
+        self._messages.remember(message)
         if message.method == "notifications/initialized" and stateless_version(message) is None:
-            self._initialized = message
             self._start_listening()
 
     async def close(self) -> None:
@@ -131,9 +160,10 @@ class StreamableHttp:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await _create_background_task(self._delete_session())
+        await self._connection.close()
 
     async def _delete_session(self) -> None:
-        async with self._http_client.stream("DELETE", self._url, headers=self._session_headers()):
+        async with self._connection.stream("DELETE", self._url, self._session_headers()):
             """The status does not matter: a server need not support this."""
 
     def _session_headers(self) -> dict[str, str]:
@@ -150,19 +180,17 @@ class StreamableHttp:
     async def _post(self, message: Message, deliver: Deliver, *, may_be_lost: bool = False) -> None:
         """POST a message and deliver the response.
 
-        Raises SessionLost if `may_be_lost`, _NotSent, LegacyServer, TransportError.
+        Raises SessionLost if `may_be_lost`, _NotSent, _HeadersRefused, LegacyServer, TransportError.
         """
         headers, has_response = self._headers(message), False
         try:
-            async with self._http_client.stream(
-                "POST", self._url, content=message.line, headers=headers
-            ) as response:
+            async with self._connection.stream("POST", self._url, headers, message.line) as (response, body):
                 has_response = True
                 if response.status_code >= 400:
                     may_be_lost = may_be_lost and "Mcp-Session-Id" in headers
-                    await self._read_refusal(message, response, deliver, may_be_lost=may_be_lost)
+                    await self._read_refusal(message, response, body, deliver, may_be_lost=may_be_lost)
                 else:
-                    await self._read_response(message, response, deliver)
+                    await self._read_response(message, response, body, deliver)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
             raise _NotSent("the connection failed") from None
         except httpx2.HTTPError:
@@ -175,50 +203,61 @@ class StreamableHttp:
         except (MalformedMessage, ResponseTooLarge):
             raise TransportError(f"{self._name} sent a response that is not a JSON-RPC message.") from None
 
-    async def _read_response(self, message: Message, response: httpx2.Response, deliver: Deliver) -> None:
-        status, content_type = response.status_code, _content_type(response)
+    async def _read_response(
+        self, message: Message, response: httpx2.Response, body: AsyncIterator[bytes], deliver: Deliver
+    ) -> None:
         self._has_answered = True
         if message.method == "initialize":
-            self._initialize, self._session_id = message, response.headers.get("mcp-session-id")
+            self._session_id = _read_session_id(response)
         if not message.is_request:
             return
+        content_type = media_type(response)
         if content_type == JSON:
             buffer = MessageBuffer()
             try:
-                async for chunk in response.aiter_bytes():
+                async for chunk in body:
                     buffer.write(chunk)
             except BaseException:
                 buffer.close()
                 raise
-            self._learn(message, await deliver_text(buffer, deliver))
+            await deliver_text(buffer, deliver, lambda answer: self._learn(message, answer))
         elif content_type == EVENT_STREAM:
-            await self._read_stream(message, response, deliver)
+            await self._read_stream(message, body, deliver)
         else:
             raise TransportError(
-                f"{self._name} responded to {message.method} with status {status} and no JSON-RPC message. "
-                "Check that its address is that of an MCP server."
+                f"{self._name} responded to {message.method} with status {response.status_code} and no "
+                "JSON-RPC message. Check that its address is that of an MCP server."
             )
 
     async def _read_refusal(
-        self, message: Message, response: httpx2.Response, deliver: Deliver, *, may_be_lost: bool
+        self,
+        message: Message,
+        response: httpx2.Response,
+        body: AsyncIterator[bytes],
+        deliver: Deliver,
+        *,
+        may_be_lost: bool,
     ) -> None:
         """Handle a status of 400 or higher: pass on a JSON-RPC error of the server, else raise."""
-        status, body = response.status_code, bytearray()
+        status, text = response.status_code, bytearray()
         # A body that breaks or never ends is no JSON-RPC error: only the status counts then.
         with contextlib.suppress(TimeoutError, httpx2.HTTPError):
             async with asyncio.timeout(_REFUSAL_SECONDS):
-                async for chunk in response.aiter_bytes():
-                    body += chunk[: MAX_MEMORY_BYTES - len(body)]
-                    if len(body) >= MAX_MEMORY_BYTES:
+                async for chunk in body:
+                    text += chunk[: MAX_MEMORY_BYTES - len(text)]
+                    if len(text) >= MAX_MEMORY_BYTES:
                         break
-        error = _read_error(bytes(body))
+        error = _read_error(bytes(text))
         # Some servers answer 400 instead of 404. If a 400 has another cause, the repeated request gets it
         # again.
-        names_session = b"session" in bytes(body).lower()
+        names_session = b"session" in bytes(text).lower()
         if may_be_lost and (status == 404 or (status == 400 and names_session)):
             raise SessionLost
         if error is not None and message.is_request:
-            await deliver(encode({**error, "id": message.id}))
+            line = encode({**error.members, "id": message.id})
+            if error.error_code == HEADER_MISMATCH and message.method == "tools/call":
+                raise _HeadersRefused(line)
+            await deliver(line)
             return
         if not self._has_answered and status in {400, 404, 405} and message.is_request:
             raise LegacyServer
@@ -226,22 +265,56 @@ class StreamableHttp:
             raise _NotSent(f"it responds with status {status}")
         raise TransportError(f"{self._name} refused {message.method or 'a response'} with status {status}.")
 
-    def _learn(self, message: Message, responses: list[Message]) -> None:
-        """Remember what later requests need: the negotiated version, and the annotations of tools."""
-        for response in responses:
-            if response.id != message.id or not response.is_response:
-                continue
-            if message.method == "initialize":
-                version = response.result.get("protocolVersion")
-                self._version = version if isinstance(version, str) else None
-            elif message.method == "tools/list":
-                self._tool_headers.learn(response)
+    def _learn(self, message: Message, response: Message) -> Message:
+        """Remember what later requests need from a response; return what the client gets in its place.
 
-    async def _read_stream(self, message: Message, response: httpx2.Response, deliver: Deliver) -> None:
+        That is the negotiated version, and the annotations of tools.
+        """
+        if response.id != message.id or not response.is_response:
+            return response
+        if message.method == "initialize":
+            version = response.result.get("protocolVersion")
+            self._version = version if is_version(version) else None
+        elif message.method == "tools/list" and stateless_version(message) is not None:
+            return self._tool_headers.learn(response)
+        return response
+
+    async def _learn_tools(self, call: Message) -> bool:
+        """List the tools again; return True if a tool call now has other headers.
+
+        A client may know its tools from an earlier bridge, and the server may have changed them. Raises the
+        McpAuthError of a login or refresh.
+        """
+        headers, cursor = self._tool_headers.headers_for(call), None
+        pages = list[bytes]()
+
+        async def keep(text: bytes | MessageBuffer) -> None:
+            if isinstance(text, bytes):
+                pages.append(text)
+
+        meta = {name: value for name, value in call.meta.items() if name != "progressToken"}
+        for _ in range(_MAX_TOOL_PAGES):
+            params = {"_meta": meta} if cursor is None else {"_meta": meta, "cursor": cursor}
+            members = {"jsonrpc": "2.0", "method": "tools/list", "params": params}
+            request = self._messages.with_own_id(Message(members, b""))
+            pages.clear()
+            try:
+                await self._post(request, keep)
+            except (TransportError, _NotSent):
+                break
+            cursor = None
+            for page in pages:
+                message = parse_messages(page)[0]
+                cursor = message.result.get("nextCursor") if message.id == request.id else cursor
+            if not isinstance(cursor, str):
+                break
+        return self._tool_headers.headers_for(call) != headers
+
+    async def _read_stream(self, message: Message, body: AsyncIterator[bytes], deliver: Deliver) -> None:
         """Deliver the events of a stream up to the JSON-RPC response; resume the stream if it breaks."""
         parser = SseParser()
         try:
-            if await self._read_events(response, parser, message, deliver):
+            if await self._read_events(body, parser, message, deliver):
                 return
         except httpx2.HTTPError:
             if parser.last_event_id is None:
@@ -266,10 +339,10 @@ class StreamableHttp:
             await asyncio.sleep(parser.retry_seconds or _STREAM_PAUSE_SECONDS)
             last_event_id = parser.last_event_id
             try:
-                async with self._open_stream(last_event_id) as response:
+                async with self._open_stream(last_event_id) as (response, body):
                     if 400 <= response.status_code < 500:
                         raise broken
-                    if await self._read_events(response, parser, message, deliver):
+                    if await self._read_events(body, parser, message, deliver):
                         return
             except httpx2.HTTPError:
                 pass
@@ -281,26 +354,21 @@ class StreamableHttp:
         raise broken
 
     @contextlib.asynccontextmanager
-    async def _open_stream(self, last_event_id: str | None) -> AsyncGenerator[httpx2.Response]:
+    async def _open_stream(
+        self, last_event_id: str | None
+    ) -> AsyncGenerator[tuple[httpx2.Response, AsyncIterator[bytes]]]:
         headers = {"Accept": EVENT_STREAM, **self._session_headers()}
         if last_event_id is not None:
-            headers["Last-Event-ID"] = last_event_id
-        async with self._http_client.stream("GET", self._url, headers=headers) as response:
-            yield response
+            # The server gets the bytes that it sent.
+            headers["Last-Event-ID"] = last_event_id.encode().decode("latin-1")
+        async with self._connection.stream("GET", self._url, headers) as opened:
+            yield opened
 
     async def _read_events(
-        self, response: httpx2.Response, parser: SseParser, message: Message | None, deliver: Deliver
+        self, body: AsyncIterator[bytes], parser: SseParser, message: Message | None, deliver: Deliver
     ) -> bool:
         """Deliver events; return True after the response to `message`, False at the end of the stream."""
-        async for chunk in response.aiter_bytes():
-            # A compressed body may expand to a chunk of any size.
-            for start in range(0, len(chunk), SLICE_BYTES):
-                for event in parser.feed(chunk[start : start + SLICE_BYTES]):
-                    if await self._deliver_event(event, message, deliver):
-                        return True
-                if start:
-                    await asyncio.sleep(0)
-        return False
+        return await read_events(body, parser, lambda event: self._deliver_event(event, message, deliver))
 
     async def _deliver_event(self, event: Event, message: Message | None, deliver: Deliver) -> bool:
         """Deliver one event; return True if it is the response to `message`."""
@@ -309,13 +377,14 @@ class StreamableHttp:
             event.data.close()
             return False
         try:
-            messages = await deliver_text(event.data, deliver)
+            messages = await deliver_text(
+                event.data, deliver, None if message is None else lambda answer: self._learn(message, answer)
+            )
         except MalformedMessage:
             _log.warning("%s sent an event that is not a JSON-RPC message.", self._name)
             return False
         if message is None:
             return False
-        self._learn(message, messages)
         # Only the response can be so large that its kind cannot be read.
         return not messages or any(item.is_response and item.id == message.id for item in messages)
 
@@ -327,32 +396,34 @@ class StreamableHttp:
         if self._generation != generation:
             return
         if self._reopen_task is None or self._reopen_task.done():
-            if self._initialize is None:
+            if self._messages.initialize is None:
                 raise TransportError(f"{self._name} does not keep a session.")
             _log.warning("%s has lost the session. It is opened again.", self._name)
             # A task of its own: a client that cancels one request must not leave a half-open session.
-            self._reopen_task = asyncio.create_task(self.open_session(self._initialize, self._initialized))
+            self._reopen_task = asyncio.create_task(self._open_session())
             self._reopen_task.add_done_callback(_retrieve_exception)
         await asyncio.shield(self._reopen_task)
 
     async def open_session(self, initialize: Message, initialized: Message | None) -> None:
         """Open a session with messages whose responses the client must not get. Raises as `send` does."""
-        reopen_id = f"hermes-mcp-auth-{next(self._reopen_ids)}"
-        members = {**initialize.members, "id": reopen_id}
+        self._messages.restart(initialize, initialized)
+        await self._open_session()
 
+    async def _open_session(self) -> None:
         async def discard(text: bytes | MessageBuffer) -> None:
-            """Drop the text: the client has a response to its own `initialize` already."""
+            """Drop the text: the client has a response to its own message already."""
 
         try:
-            await self._post(Message(members, encode(members)), discard)
-            self._initialize = initialize
-            if initialized is not None:
-                await self._post(initialized, discard)
-                self._initialized = initialized
+            for message in self._messages.handshake():
+                await self._post(message, discard)
+            for message in self._messages.settings():
+                # A server that has lost this, too, still has a session.
+                with contextlib.suppress(TransportError):
+                    await self._post(message, discard)
         except _NotSent as error:
             raise TransportError(f"{self._name} cannot be reached: {error}.") from None
         self._generation += 1
-        if initialized is not None:
+        if self._messages.initialized is not None:
             self._start_listening()
 
     def _start_listening(self) -> None:
@@ -363,19 +434,27 @@ class StreamableHttp:
 
     async def _listen(self) -> None:
         """Deliver the messages that the server sends on its own, if it offers a GET stream."""
-        parser, pause_seconds = SseParser(), _STREAM_PAUSE_SECONDS
+        parser, pause_seconds = SseParser(), 0.0
         while True:
-            generation, is_lost = self._generation, False
+            generation, last_event_id = self._generation, parser.last_event_id
+            opened_at, has_message, is_lost = asyncio.get_running_loop().time(), False, False
+
+            async def deliver(text: bytes | MessageBuffer) -> None:
+                nonlocal has_message
+                has_message = True
+                await self._deliver(text)
+
             try:
-                async with self._open_stream(parser.last_event_id) as response:
+                async with self._open_stream(last_event_id) as (response, body):
                     is_lost = response.status_code == 404 and self._session_id is not None
-                    if not is_lost and not _may_become_stream(response):
-                        # The server offers no GET stream (405).
+                    if not (is_lost and self._has_listened) and not _may_become_stream(response):
+                        # The server offers no GET stream (405; some servers respond with 404).
                         return
                     if response.status_code < 400:
-                        pause_seconds = parser.retry_seconds or _STREAM_PAUSE_SECONDS
-                        await self._read_events(response, parser, None, self._deliver)
+                        self._has_listened = True
+                        await self._read_events(body, parser, None, deliver)
                 if is_lost:
+                    self._has_listened = False
                     # This starts another listening task, which ends this one.
                     await self._reopen(generation)
             except (httpx2.HTTPError, ResponseTooLarge, TransportError, LegacyServer):
@@ -384,9 +463,15 @@ class StreamableHttp:
                 # A login is needed. The next request of the client asks the user to log in; a stream in the
                 # background does not.
                 pass
+            lasted_seconds = asyncio.get_running_loop().time() - opened_at
+            is_useful = has_message or parser.last_event_id != last_event_id
+            if is_useful or lasted_seconds >= _MAX_STREAM_PAUSE_SECONDS:
+                pause_seconds = 0.0
+            # A server that closes each stream at once must not get requests without end.
+            pause_seconds = min(2 * pause_seconds, _MAX_STREAM_PAUSE_SECONDS)
+            pause_seconds = max(pause_seconds, parser.retry_seconds or _STREAM_PAUSE_SECONDS)
             parser = parser.successor()
             await asyncio.sleep(pause_seconds)
-            pause_seconds = min(2 * pause_seconds, _MAX_STREAM_PAUSE_SECONDS)
 
 
 def _create_background_task(work: Coroutine[object, object, T]) -> asyncio.Task[T]:
@@ -402,20 +487,25 @@ def _retrieve_exception(task: asyncio.Task[None]) -> None:
 
 def _may_become_stream(response: httpx2.Response) -> bool:
     """True for a stream, and for a server error that may be temporary."""
-    return response.status_code >= 500 or _content_type(response) == EVENT_STREAM
+    return response.status_code >= 500 or media_type(response) == EVENT_STREAM
 
 
-def _content_type(response: httpx2.Response) -> str:
-    content_type: str = response.headers.get("content-type", "")
-    return content_type.partition(";")[0].strip().lower()
+def _read_session_id(response: httpx2.Response) -> str | None:
+    """Return the session's id as the Latin-1 text of its bytes, so that any id can be sent back.
+
+    Return None if there is none.
+    """
+    for name, value in response.headers.raw:
+        if name.lower() == b"mcp-session-id" and value.strip():
+            return value.strip().decode("latin-1")
+    return None
 
 
-def _read_error(body: bytes) -> Mapping[str, object] | None:
-    """Return the members of a JSON-RPC error response, or None for any other body."""
+def _read_error(body: bytes) -> Message | None:
+    """Return a JSON-RPC error response, or None for any other body."""
     try:
-        messages = parse_messages(body)
-    except MalformedMessage:
+        [message] = parse_messages(body)
+        encode(message.members)
+    except (MalformedMessage, ValueError):
         return None
-    if len(messages) != 1 or not isinstance(messages[0].members.get("error"), Mapping):
-        return None
-    return cast("Mapping[str, object]", messages[0].members)
+    return message if isinstance(message.members.get("error"), Mapping) else None

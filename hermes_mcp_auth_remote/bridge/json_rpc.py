@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 # JSON-RPC 2.0 section 5.1.
 PARSE_ERROR = -32700
@@ -33,11 +33,15 @@ RequestId = str | int | float
 
 
 class MalformedMessage(Exception):
-    """A text is not a JSON-RPC message. `code` is the error code of the response."""
+    """A text is not a JSON-RPC message. `code` is the error code of the response.
 
-    def __init__(self, code: int, message: str) -> None:
+    `request_id` is the id of the response: that of a malformed request, None if it cannot be read.
+    """
+
+    def __init__(self, code: int, message: str, request_id: RequestId | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.request_id = request_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class Message:
     def id(self) -> RequestId | None:
         """The id of a request or response; None for a notification."""
         message_id = self.members.get("id")
-        return message_id if isinstance(message_id, str | int | float) else None
+        return message_id if is_valid_id(message_id) else None
 
     @property
     def params(self) -> Mapping[str, Any]:
@@ -78,6 +82,13 @@ class Message:
         return cast("Mapping[str, Any]", result) if isinstance(result, Mapping) else {}
 
     @property
+    def error_code(self) -> int | None:
+        """The code of an error; None for another message."""
+        error = self.members.get("error")
+        code: object = cast("Mapping[str, Any]", error).get("code") if isinstance(error, Mapping) else None
+        return code if isinstance(code, int) else None
+
+    @property
     def is_request(self) -> bool:
         """True if the sender expects a response."""
         return bool(self.method) and self.id is not None
@@ -90,32 +101,64 @@ class Message:
 
 def parse_messages(text: bytes) -> list[Message]:
     """Parse one message, or a batch of messages (MCP 2025-03-26). Raises MalformedMessage."""
+    messages = list[Message]()
+    for item in parse_items(text):
+        if isinstance(item, MalformedMessage):
+            raise item
+        messages.append(item)
+    return messages
+
+
+def parse_items(text: bytes) -> list[Message | MalformedMessage]:
+    """Parse one message or a batch; of a batch, a malformed message does not affect the others.
+
+    Raises MalformedMessage if the text is not JSON or an empty batch.
+    """
     try:
         # `json.loads` would accept UTF-16 and UTF-32 too. MCP messages are UTF-8.
-        value: object = json.loads(text.removeprefix(BYTE_ORDER_MARK).decode("utf-8"))
+        value: object = _DECODER.decode(text.removeprefix(BYTE_ORDER_MARK).decode("utf-8"))
     except (ValueError, RecursionError):
         raise MalformedMessage(PARSE_ERROR, "The message is not valid JSON.") from None
-    values = cast("list[object]", value) if isinstance(value, list) else [value]
-    if not values:
+    if not isinstance(value, list):
+        return [_read_message(value, text)]
+    if not value:
         raise MalformedMessage(INVALID_REQUEST, "The batch is empty.")
-    return [_read_message(item, text if not isinstance(value, list) else None) for item in values]
+    return [_read_message(item, None) for item in cast("list[object]", value)]
 
 
-def _read_message(value: object, text: bytes | None) -> Message:
+def _read_message(value: object, text: bytes | None) -> Message | MalformedMessage:
     if not isinstance(value, dict):
-        raise MalformedMessage(INVALID_REQUEST, "The message is not a JSON object.")
+        return MalformedMessage(INVALID_REQUEST, "The message is not a JSON object.")
     members = cast("dict[str, Any]", value)
     message_id = members.get("id")
-    if "id" in members and not _is_valid_id(message_id) and ("method" in members or message_id is not None):
-        raise MalformedMessage(INVALID_REQUEST, "The id of a request must be a string or a number.")
+    if message_id is not None and not is_valid_id(message_id):
+        return MalformedMessage(INVALID_REQUEST, "The id of a message must be a string or a number.")
+    has_method = "method" in members
+    if has_method and "id" in members and message_id is None:
+        return MalformedMessage(INVALID_REQUEST, "The id of a request must not be null.")
     is_response = "result" in members or "error" in members
-    if isinstance(members.get("method"), str) == is_response:
-        raise MalformedMessage(INVALID_REQUEST, "The message is neither a request nor a response.")
-    return Message(members, encode(members) if text is None else to_line(text))
+    if (isinstance(members.get("method"), str) and bool(members["method"])) == is_response:
+        text_of_error = "The message is neither a request nor a response."
+        return MalformedMessage(INVALID_REQUEST, text_of_error, message_id if has_method else None)
+    try:
+        return Message(members, encode(members) if text is None else to_line(text))
+    except ValueError:
+        return MalformedMessage(INVALID_REQUEST, "A number in the message is too large.", message_id)
 
 
-def _is_valid_id(value: object) -> bool:
-    return isinstance(value, str | int | float) and (not isinstance(value, float) or math.isfinite(value))
+def is_valid_id(value: object) -> TypeGuard[RequestId]:
+    """True for an id of JSON-RPC: a string or a number. In Python, True and False are numbers too."""
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+# Python's parser accepts NaN and Infinity. Other parsers do not, and the message is passed on as it is.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def read_envelope(head: bytes, tail: bytes) -> Message | None:
@@ -149,13 +192,16 @@ def read_envelope(head: bytes, tail: bytes) -> Message | None:
 def _read_id(text: bytes) -> RequestId | None:
     with contextlib.suppress(ValueError):
         value = json.loads(text)
-        return value if _is_valid_id(value) else None
+        return value if is_valid_id(value) else None
     return None
 
 
 def encode(members: Mapping[str, Any]) -> bytes:
-    """Encode a message on one line, without a line feed. ASCII only: a lone surrogate stays escaped."""
-    return json.dumps(members, separators=(",", ":")).encode("ascii")
+    """Encode a message on one line, without a line feed. ASCII only: a lone surrogate stays escaped.
+
+    Raises ValueError if it contains a number that Python reads as infinite, such as 1e999.
+    """
+    return json.dumps(members, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def to_line(text: bytes) -> bytes:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-from collections.abc import Mapping
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import httpx2
 
 from hermes_mcp_auth_remote.bridge.buffers import MAX_MEMORY_BYTES, MessageBuffer
-from hermes_mcp_auth_remote.bridge.json_rpc import Message, RequestId, encode, parse_messages
+from hermes_mcp_auth_remote.bridge.json_rpc import Message, RequestId, parse_messages
+from hermes_mcp_auth_remote.bridge.session import SessionMessages
 from hermes_mcp_auth_remote.bridge.sse import Event, SseParser
 from hermes_mcp_auth_remote.bridge.transport import (
-    SLICE_BYTES,
+    EVENT_STREAM,
+    JSON,
     Deliver,
+    HttpConnection,
     MalformedMessage,
+    SessionLost,
     TransportError,
     deliver_text,
+    media_type,
+    read_events,
 )
 from hermes_mcp_auth_remote.errors import ResponseTooLarge
 
@@ -29,51 +33,72 @@ class HttpWithSse:
     """The connection to one server over HTTP+SSE. A broken stream is opened again, with a new session."""
 
     def __init__(self, http_client: httpx2.AsyncClient, url: str, name: str, deliver: Deliver) -> None:
-        self._http_client = http_client
-        self._url = url
+        self._connection = HttpConnection(http_client)
+        self._url = httpx2.URL(url)
         self._name = name
         self._deliver = deliver
-        self._endpoint: asyncio.Future[str] | None = None
+        self._endpoint: asyncio.Future[httpx2.URL] | None = None
         self._stream_task: asyncio.Task[None] | None = None
         self._open_lock = asyncio.Lock()
-        self._responses: dict[RequestId, asyncio.Future[None]] = {}
-        self._initialize: Message | None = None
-        self._initialized: Message | None = None
-        # The ids of our own `initialize` requests, whose responses the client must not get.
+        # By the id of the request. A client may use an id again before it has the response.
+        self._responses: dict[RequestId, list[asyncio.Future[None]]] = {}
+        self._messages = SessionMessages()
+        # The ids of our own requests, whose responses the client must not get.
         self._own_ids: set[RequestId] = set()
-        self._reopen_ids = itertools.count(1)
 
     async def send(self, message: Message) -> None:
         """Send a message; for a request, return when its response was delivered. Raises TransportError."""
-        if message.method == "initialize":
-            self._initialize = message
-        elif message.method == "notifications/initialized":
-            self._initialized = message
-        endpoint = await self._open(is_initialize=message.method == "initialize")
+        is_initialize = message.method == "initialize"
+        if is_initialize:
+            self._messages.restart(message, None)
+        endpoint = await self._open(is_initialize=is_initialize)
+        stream_task = self._stream_task
+        try:
+            await self._send(endpoint, message)
+        except SessionLost:
+            if self._stream_task is stream_task:
+                # No other request has opened the next session yet.
+                await self._close_stream()
+            try:
+                await self._send(await self._open(is_initialize=is_initialize), message)
+            except SessionLost:
+                raise self._refusal(message, 404) from None
+        if not is_initialize:
+            self._messages.remember(message)
+
+    async def open_session(self, initialize: Message, initialized: Message | None) -> None:
+        """Open a session with messages whose responses the client must not get. Raises as `send` does."""
+        self._messages.restart(initialize, initialized)
+        await self._open(is_initialize=False)
+
+    async def close(self) -> None:
+        """Close the stream."""
+        await self._close_stream()
+        await self._connection.close()
+
+    async def _close_stream(self) -> None:
+        if self._stream_task is not None:
+            self._stream_task.cancel()
+            await asyncio.gather(self._stream_task, return_exceptions=True)
+
+    async def _send(self, endpoint: httpx2.URL, message: Message) -> None:
+        """Send a message; for a request, wait for its response. Raises SessionLost, TransportError."""
         message_id = message.id if message.is_request else None
         if message_id is None:
             await self._post(endpoint, message)
             return
         response: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._responses[message_id] = response
+        self._responses.setdefault(message_id, []).append(response)
         try:
             await self._post(endpoint, message)
             await response
         finally:
-            self._responses.pop(message_id, None)
+            waiting = self._responses[message_id]
+            waiting.remove(response)
+            if not waiting:
+                del self._responses[message_id]
 
-    async def open_session(self, initialize: Message, initialized: Message | None) -> None:
-        """Open a session with messages whose responses the client must not get. Raises as `send` does."""
-        self._initialize, self._initialized = initialize, initialized
-        await self._open(is_initialize=False)
-
-    async def close(self) -> None:
-        """Close the stream."""
-        if self._stream_task is not None:
-            self._stream_task.cancel()
-            await asyncio.gather(self._stream_task, return_exceptions=True)
-
-    async def _open(self, *, is_initialize: bool) -> str:
+    async def _open(self, *, is_initialize: bool) -> httpx2.URL:
         """Return the address for POST requests; open the stream first if it is not open."""
         async with self._open_lock:
             is_open = self._stream_task is not None and not self._stream_task.done()
@@ -82,11 +107,11 @@ class HttpWithSse:
             self._endpoint = asyncio.get_running_loop().create_future()
             self._stream_task = asyncio.create_task(self._read_stream(self._endpoint))
             endpoint = await self._wait_for_endpoint(self._endpoint)
-            if self._initialize is not None and not is_initialize:
-                await self._initialize_again(endpoint, self._initialize)
+            if not is_initialize:
+                await self._initialize_again(endpoint)
             return endpoint
 
-    async def _wait_for_endpoint(self, endpoint: asyncio.Future[str]) -> str:
+    async def _wait_for_endpoint(self, endpoint: asyncio.Future[httpx2.URL]) -> httpx2.URL:
         try:
             async with asyncio.timeout(_ENDPOINT_SECONDS):
                 return await asyncio.shield(endpoint)
@@ -95,97 +120,112 @@ class HttpWithSse:
                 f"{self._name} is not an MCP server: it sent neither a response nor an endpoint."
             ) from None
 
-    async def _initialize_again(self, endpoint: str, initialize: Message) -> None:
-        reopen_id: RequestId = f"hermes-mcp-auth-{next(self._reopen_ids)}"
-        members = {**initialize.members, "id": reopen_id}
-        self._own_ids.add(reopen_id)
-        response: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._responses[reopen_id] = response
+    async def _initialize_again(self, endpoint: httpx2.URL) -> None:
         try:
-            await self._post(endpoint, Message(members, encode(members)))
             async with asyncio.timeout(_ENDPOINT_SECONDS):
-                await response
-            if self._initialized is not None:
-                await self._post(endpoint, self._initialized)
-        except TimeoutError:
+                for message in self._messages.handshake():
+                    await self._send_own(endpoint, message)
+                for message in self._messages.settings():
+                    await self._send_own(endpoint, message)
+        except (TimeoutError, SessionLost):
             raise TransportError(f"{self._name} does not open the session again.") from None
-        finally:
-            self._own_ids.discard(reopen_id)
-            self._responses.pop(reopen_id, None)
 
-    async def _post(self, endpoint: str, message: Message) -> None:
+    async def _send_own(self, endpoint: httpx2.URL, message: Message) -> None:
+        """Send a message whose response the client must not get. Raises SessionLost, TransportError."""
+        if message.id is None:
+            await self._post(endpoint, message)
+            return
+        self._own_ids.add(message.id)
+        try:
+            await self._send(endpoint, message)
+        finally:
+            self._own_ids.discard(message.id)
+
+    async def _post(self, endpoint: httpx2.URL, message: Message) -> None:
         try:
             # The response to the message comes on the stream. This body does not matter and may never end.
-            async with self._http_client.stream(
-                "POST", endpoint, content=message.line, headers={"Content-Type": "application/json"}
-            ) as response:
+            async with self._connection.stream("POST", endpoint, {"Content-Type": JSON}, message.line) as (
+                response,
+                _,
+            ):
                 status = response.status_code
         except httpx2.HTTPError:
             raise TransportError(f"{self._name} cannot be reached.") from None
+        if status == 404:
+            raise SessionLost
         if status >= 400:
-            subject = message.method or "a response"
-            raise TransportError(f"{self._name} refused {subject} with status {status}.")
+            raise self._refusal(message, status)
 
-    async def _read_stream(self, endpoint: asyncio.Future[str]) -> None:
+    def _refusal(self, message: Message, status: int) -> TransportError:
+        return TransportError(f"{self._name} refused {message.method or 'a response'} with status {status}.")
+
+    async def _read_stream(self, endpoint: asyncio.Future[httpx2.URL]) -> None:
         parser = SseParser()
-        error = TransportError(f"The connection to {self._name} broke before its response arrived.")
+        error: Exception = TransportError(
+            f"The connection to {self._name} broke before its response arrived."
+        )
         try:
-            async with self._http_client.stream(
-                "GET", self._url, headers={"Accept": "text/event-stream"}
-            ) as response:
-                content_type: str = response.headers.get("content-type", "")
-                if response.status_code != 200 or not content_type.startswith("text/event-stream"):
+            headers = {"Accept": EVENT_STREAM}
+            async with self._connection.stream("GET", self._url, headers) as (response, body):
+                if response.status_code != 200 or media_type(response) != EVENT_STREAM:
                     error = TransportError(
                         f"{self._name} is not an MCP server: it responds with status {response.status_code}. "
                         "Check its address."
                     )
                     return
-                async for chunk in response.aiter_bytes():
-                    # A compressed body may expand to a chunk of any size.
-                    for start in range(0, len(chunk), SLICE_BYTES):
-                        for event in parser.feed(chunk[start : start + SLICE_BYTES]):
-                            await self._handle_event(event, endpoint)
-                        if start:
-                            await asyncio.sleep(0)
+                await read_events(body, parser, lambda event: self._handle_event(event, endpoint))
         except (httpx2.HTTPError, ResponseTooLarge):
             pass
-        except TransportError as refusal:
+        except Exception as refusal:  # noqa: BLE001  the callers raise it: a TransportError, or that of a login
             error = refusal
-        except Exception as login_error:  # noqa: BLE001  the callers raise it
-            _fail_all([endpoint, *self._responses.values()], login_error)
         finally:
             parser.close()
-            _fail_all([endpoint, *self._responses.values()], error)
+            waiting = [response for responses in self._responses.values() for response in responses]
+            _fail_all([endpoint, *waiting], error)
 
-    async def _handle_event(self, event: Event, endpoint: asyncio.Future[str]) -> None:
+    async def _handle_event(self, event: Event, endpoint: asyncio.Future[httpx2.URL]) -> bool:
+        """Handle one event; return False, because the stream goes on."""
         if event.name == "endpoint":
             with event.data:
                 text = event.data.read_all() if event.data.size < MAX_MEMORY_BYTES else b""
-            address = urljoin(self._url, text.decode("utf-8", "replace").strip())
-            if urlsplit(address)[:2] != urlsplit(self._url)[:2]:
-                # The token goes only to the server that the operator configured.
-                raise TransportError(f"{self._name} names an endpoint at another host.")
+            address = self._read_endpoint(text)
             if not endpoint.done():
                 endpoint.set_result(address)
-            return
-        if event.name != "message" or not event.data.size:
+        elif event.name != "message" or not event.data.size:
             event.data.close()
-            return
-        with contextlib.suppress(MalformedMessage):
-            for message in await deliver_text(event.data, self._deliver_unless_own):
-                response = self._responses.get(message.id) if message.id is not None else None
-                if message.is_response and response is not None and not response.done():
-                    response.set_result(None)
+        else:
+            with contextlib.suppress(MalformedMessage):
+                for message in await deliver_text(event.data, self._deliver_unless_own):
+                    self._resolve(message)
+        return False
+
+    def _read_endpoint(self, text: bytes) -> httpx2.URL:
+        """Return the address of an `endpoint` event; raises TransportError."""
+        try:
+            address = httpx2.URL(urljoin(str(self._url), text.decode("utf-8", "replace").strip()))
+        except (ValueError, httpx2.InvalidURL):
+            raise TransportError(f"{self._name} names an endpoint that is not an address.") from None
+        origins = [(url.scheme, url.host, url.port) for url in (address, self._url)]
+        if origins[0] != origins[1]:
+            # The token goes only to the server that the operator configured.
+            raise TransportError(f"{self._name} names an endpoint at another host.")
+        return address
+
+    def _resolve(self, message: Message) -> None:
+        """End the wait of the oldest request with the id of a response."""
+        if message.is_response and message.id is not None:
+            waiting = (item for item in self._responses.get(message.id, ()) if not item.done())
+            oldest = next(waiting, None)
+            if oldest is not None:
+                oldest.set_result(None)
 
     async def _deliver_unless_own(self, text: bytes | MessageBuffer) -> None:
-        if isinstance(text, bytes) and self._own_ids:
-            members: Mapping[str, object] = parse_messages(text)[0].members
-            if members.get("id") in self._own_ids:
-                return
+        if isinstance(text, bytes) and self._own_ids and parse_messages(text)[0].id in self._own_ids:
+            return
         await self._deliver(text)
 
 
-def _fail_all(futures: list[asyncio.Future[str] | asyncio.Future[None]], error: Exception) -> None:
+def _fail_all(futures: list[asyncio.Future[httpx2.URL] | asyncio.Future[None]], error: Exception) -> None:
     for future in futures:
         if not future.done():
             future.set_exception(error)

@@ -26,7 +26,9 @@ from hermes_mcp_auth_remote.bridge.json_rpc import (
     RequestId,
     encode,
     error_response,
+    is_valid_id,
     notification,
+    parse_items,
     parse_messages,
     read_envelope,
     result_response,
@@ -38,7 +40,7 @@ from hermes_mcp_auth_remote.bridge.login import (
     elicitation_text,
     login_error_text,
 )
-from hermes_mcp_auth_remote.bridge.request_headers import CAPABILITIES_KEY, stateless_version
+from hermes_mcp_auth_remote.bridge.request_headers import CAPABILITIES_KEY, is_version, stateless_version
 from hermes_mcp_auth_remote.bridge.stdio import LineWriter, TooLongLine, read_lines
 from hermes_mcp_auth_remote.bridge.transport import LegacyServer, Transport, TransportError
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
@@ -55,6 +57,10 @@ LOGIN_CHECK_SECONDS = 2.0
 # The time between two progress notifications to a client whose request waits for a login.
 PROGRESS_SECONDS = 10.0
 _INITIALIZED_SECONDS = 30.0
+# A client that sends more messages without waiting for responses must not fill the memory.
+MAX_OPEN_MESSAGES = 4096
+# The version of an offline `initialize` whose client names none.
+LAST_SESSION_VERSION = "2025-11-25"
 # After the end of the input, open requests have this much time. Clients kill a server after two seconds.
 LAST_REQUESTS_SECONDS = 1.0
 _INPUT_METHODS = frozenset({"prompts/get", "resources/read", "tools/call"})
@@ -136,12 +142,14 @@ class Relay:
                 await self._writer.write(error_response(message_id, INVALID_REQUEST, text))
                 continue
             try:
-                messages = parse_messages(line)
+                items = parse_items(line)
             except MalformedMessage as error:
-                await self._writer.write(error_response(None, error.code, str(error)))
-                continue
-            for message in messages:
-                await self._accept(message)
+                items = [error]
+            for item in items:
+                if isinstance(item, MalformedMessage):
+                    await self._writer.write(error_response(item.request_id, item.code, str(item)))
+                else:
+                    await self._accept(item)
 
     async def _accept(self, message: Message) -> None:
         """Start to handle a message. `initialized` must reach the server before the requests after it."""
@@ -149,6 +157,10 @@ class Relay:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_INITIALIZED_SECONDS):
                     await self._handle(message)
+            return
+        if len(self._tasks) >= MAX_OPEN_MESSAGES and not self._may_end_others(message):
+            text = f"{MAX_OPEN_MESSAGES} requests are open. Wait for responses, then try again."
+            await self._answer_error(message, text)
             return
         task = asyncio.create_task(self._handle(message))
         self._tasks.add(task)
@@ -159,6 +171,11 @@ class Relay:
             if message.method == "initialize":
                 self._initialize_task = task
             task.add_done_callback(lambda done: self._forget_request(message_id, done))
+
+    @staticmethod
+    def _may_end_others(message: Message) -> bool:
+        """True for a message that open requests may wait for: a cancellation, or a response of the client."""
+        return message.is_response or message.method == "notifications/cancelled"
 
     def _forget_request(self, message_id: RequestId, task: asyncio.Task[None]) -> None:
         if self._requests.get(message_id, (None,))[0] is task:
@@ -195,7 +212,7 @@ class Relay:
     async def _cancel(self, message: Message) -> None:
         """Stop a request. A server with sessions gets the message; other servers see the closed stream."""
         request_id = message.params.get("requestId")
-        open_request = self._requests.get(request_id) if isinstance(request_id, str | int | float) else None
+        open_request = self._requests.get(request_id) if is_valid_id(request_id) else None
         if open_request is None:
             # The response to that request was sent already.
             return
@@ -213,6 +230,8 @@ class Relay:
             await asyncio.wait({initialize_task})
         if message.method == "initialize":
             self._capabilities = _as_mapping(message.params.get("capabilities"))
+            # A client that starts anew needs no session for its earlier `initialize`.
+            self._initialize = self._initialized = None
         elif message.method == "notifications/initialized" and self._initialize is not None:
             self._initialized = message
             return
@@ -279,8 +298,9 @@ class Relay:
     async def _initialize_offline(self, message: Message) -> None:
         """Answer `initialize` without the server, which needs a login first."""
         self._initialize, name = message, self._options.server_name
+        version = message.params.get("protocolVersion")
         result = {
-            "protocolVersion": message.params.get("protocolVersion"),
+            "protocolVersion": version if is_version(version) else LAST_SESSION_VERSION,
             "capabilities": {
                 "tools": {"listChanged": True},
                 "prompts": {"listChanged": True},

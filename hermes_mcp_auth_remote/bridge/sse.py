@@ -13,6 +13,9 @@ from hermes_mcp_auth_remote.bridge.json_rpc import BYTE_ORDER_MARK
 _MAX_NAME_BYTES = 16
 # A longer id or event name is ignored: no server needs one, and an id is sent back to the server.
 _MAX_VALUE_BYTES = 4096
+# A server that names less would get so many requests that it, or this machine, has no time for others.
+_MIN_RETRY_SECONDS = 0.1
+_MAX_RETRY_SECONDS = 60.0
 _BLANK_LINES = re.compile(rb"[\r\n]+")
 _LINE_BREAK = re.compile(rb"[\r\n]")
 
@@ -132,8 +135,9 @@ class SseParser:
             self._event.name = value or "message"
         elif name == b"id" and "\0" not in value:
             # An id that is no header value cannot be sent back.
-            self._pending_id = (
-                (value or None) if value.isascii() and value.isprintable() else self._pending_id
-            )
+            is_sendable = value.isprintable() and value == value.strip() and "\ufffd" not in value
+            self._pending_id = (value or None) if is_sendable else self._pending_id
         elif name == b"retry" and value.isascii() and value.isdigit():
-            self.retry_seconds = min(int(value[:9]) / 1000, 60.0)
+            # More than nine digits exceed the limit anyway.
+            seconds = int(value[:9]) / 1000
+            self.retry_seconds = min(max(seconds, _MIN_RETRY_SECONDS), _MAX_RETRY_SECONDS)

@@ -1,12 +1,17 @@
-"""Read lines from standard input and write lines to standard output, in threads."""
+"""Read lines from standard input and write lines to standard output. Neither blocks the event loop."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
+import select
+import socket
+import stat
+import sys
 import threading
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from hermes_mcp_auth_remote.bridge.buffers import MessageBuffer
@@ -69,6 +74,48 @@ class LineSplitter:
 
 async def read_lines(file_descriptor: int) -> AsyncIterator[bytes | TooLongLine]:
     """Yield the lines of a file descriptor until its end."""
+    can_wait = sys.platform != "win32" and _is_pipe(file_descriptor)
+    splitter = LineSplitter(MAX_LINE_BYTES)
+    async for chunk in _read_in_loop(file_descriptor) if can_wait else _read_in_thread(file_descriptor):
+        for line in splitter.feed(chunk):
+            yield line
+    for line in splitter.feed(b""):
+        yield line
+
+
+def _is_pipe(file_descriptor: int) -> bool:
+    """True for a pipe or socket: the event loop can wait for them, but not for files."""
+    try:
+        mode = os.fstat(file_descriptor).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+async def _read_in_loop(file_descriptor: int) -> AsyncIterator[bytes]:
+    """Yield the data of a pipe until its end, without a thread."""
+    loop = asyncio.get_running_loop()
+    while True:
+        is_readable: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(file_descriptor, _resolve, is_readable)
+        try:
+            await is_readable
+        finally:
+            loop.remove_reader(file_descriptor)
+        try:
+            chunk = os.read(file_descriptor, _READ_BYTES)
+        except BlockingIOError:
+            # The client has made the pipe non-blocking, and there is no data after all.
+            continue
+        except OSError:
+            return
+        if not chunk:
+            return
+        yield chunk
+
+
+async def _read_in_thread(file_descriptor: int) -> AsyncIterator[bytes]:
+    """Yield the data of any file descriptor until its end."""
     loop = asyncio.get_running_loop()
     chunks: asyncio.Queue[bytes] = asyncio.Queue()
     # The thread reads the next chunk when the lines of the last one are handled.
@@ -89,28 +136,27 @@ async def read_lines(file_descriptor: int) -> AsyncIterator[bytes | TooLongLine]
             if not chunk:
                 return
 
-    # A daemon thread: the bridge can end while a client keeps the pipe open.
+    # A daemon thread: the bridge can end while a client keeps the file open.
     threading.Thread(target=read, name="mcp-auth-stdin", daemon=True).start()
-    splitter = LineSplitter(MAX_LINE_BYTES)
-    while True:
-        chunk = await chunks.get()
-        for line in splitter.feed(chunk):
-            yield line
-        if not chunk:
-            return
+    while chunk := await chunks.get():
+        yield chunk
         may_read.release()
 
 
 class LineWriter:
-    """Writes messages to a file descriptor, each as one line. A thread writes, in the order of the calls."""
+    """Writes messages to a file descriptor, each as one line, in the order of the calls.
+
+    The event loop writes what a pipe takes at once. A thread writes the rest: the client may read slowly.
+    """
 
     def __init__(self, file_descriptor: int) -> None:
         self._file_descriptor = file_descriptor
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.Queue[tuple[bytes | MessageBuffer, asyncio.Future[None]] | None] = queue.Queue()
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._is_closed = False
         self._unwritten: set[asyncio.Future[None]] = set()
         self._room = asyncio.Semaphore(_MAX_QUEUED_MESSAGES)
+        self._direct_output = _DirectOutput(file_descriptor)
         self.broken: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="mcp-auth-stdout", daemon=True)
         self._thread.start()
@@ -121,6 +167,17 @@ class LineWriter:
         A cancelled caller waits until its buffer is written. Half a line would break the protocol, and the
         caller closes the buffer.
         """
+        is_waiting = bool(self._unwritten) or self._room.locked()
+        if isinstance(message, bytes) and not (is_waiting or self._is_closed):
+            line = message + b"\n"
+            try:
+                written = self._direct_output.write(line)
+            except OSError:
+                _resolve(self.broken)
+                return
+            if written == len(line):
+                return
+            message = line[written:-1]
         async with self._room:
             if self._is_closed:
                 return
@@ -144,42 +201,101 @@ class LineWriter:
     async def close(self, timeout_seconds: float = 2.0) -> None:
         """Write what is queued, for at most `timeout_seconds`, and end the thread."""
         self._is_closed = True
+        self._direct_output.close()
         self._queue.put(None)
         await run_in_own_thread(self._thread.join, timeout_seconds)
         for done in list(self._unwritten):
             # The client does not read, so the callers of `write` must not wait for it.
-            _resolve(done, None)
+            _resolve(done)
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            message, done = item
-            is_broken = not self._write_line(message)
+        has_ended = False
+        while not has_ended:
+            items = [self._queue.get()]
+            while not self._queue.empty() and len(items) < _MAX_QUEUED_MESSAGES:
+                items.append(self._queue.get())
+            has_ended = items[-1] is None
+            lines = [item for item in items if item is not None]
+            resolved = [done for _, done in lines]
+            if not self._write_lines([message for message, _ in lines]):
+                resolved.append(self.broken)
             try:
-                self._loop.call_soon_threadsafe(_resolve, done, self.broken if is_broken else None)
+                self._loop.call_soon_threadsafe(_resolve, *resolved)
             except RuntimeError:
                 return
 
-    def _write_line(self, message: bytes | MessageBuffer) -> bool:
-        """Write one line; return False if the client no longer reads."""
-        parts: Iterable[bytes] = (message,) if isinstance(message, bytes) else message.read_chunks()
+    def _write_lines(self, messages: list[bytes | MessageBuffer]) -> bool:
+        """Write each message as a line, short ones together; return False if the client no longer reads."""
+        short_lines, size = list[bytes](), 0
         try:
-            for part in (*parts, b"\n") if isinstance(message, bytes) else parts:
-                _write_all(self._file_descriptor, part)
-            if not isinstance(message, bytes):
-                _write_all(self._file_descriptor, b"\n")
+            for message in messages:
+                if not isinstance(message, bytes):
+                    _write_all(self._file_descriptor, b"".join(short_lines))
+                    for part in message.read_chunks():
+                        _write_all(self._file_descriptor, part)
+                    short_lines, size = [b"\n"], 0
+                    continue
+                short_lines += [message, b"\n"]
+                size += len(message)
+                if size >= _READ_BYTES:
+                    _write_all(self._file_descriptor, b"".join(short_lines))
+                    short_lines, size = [], 0
+            _write_all(self._file_descriptor, b"".join(short_lines))
         except (OSError, ValueError):
             return False
         return True
 
 
+_Item = tuple[bytes | MessageBuffer, asyncio.Future[None]]
+"""A message, and the future that is resolved when it is written."""
+
+
+class _DirectOutput:
+    """Writes what a pipe or socket takes at once.
+
+    The descriptor stays as it is: another process may share it, so it must not become non-blocking.
+    """
+
+    def __init__(self, file_descriptor: int) -> None:
+        self._file_descriptor = file_descriptor
+        self._socket: socket.socket | None = None
+        self._poll: select.poll | None = None
+        if sys.platform == "win32" or not _is_pipe(file_descriptor):
+            return
+        if stat.S_ISSOCK(os.fstat(file_descriptor).st_mode):
+            # Clients on Node.js use sockets.
+            self._socket = socket.socket(fileno=os.dup(file_descriptor))
+        else:
+            self._poll = select.poll()
+            self._poll.register(file_descriptor, select.POLLOUT)
+
+    def write(self, data: bytes) -> int:
+        """Return how many bytes were written. Raises OSError if the other end is closed."""
+        if self._socket is not None:
+            with contextlib.suppress(BlockingIOError):
+                return self._socket.send(data, socket.MSG_DONTWAIT)
+        # A pipe that has room takes PIPE_BUF bytes without blocking. After an error, the write raises it.
+        elif self._poll is not None and len(data) <= select.PIPE_BUF and self._poll.poll(0):
+            return os.write(self._file_descriptor, data)
+        return 0
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
 def _write_all(file_descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
-        view = view[os.write(file_descriptor, view) :]
+        try:
+            view = view[os.write(file_descriptor, view) :]
+        except BlockingIOError:
+            # The client has made the descriptor non-blocking.
+            select.select([], [file_descriptor], [])
 
 
-def _resolve(done: asyncio.Future[None], broken: asyncio.Future[None] | None) -> None:
-    if not done.done():
-        done.set_result(None)
-    if broken is not None and not broken.done():
-        broken.set_result(None)
+def _resolve(*futures: asyncio.Future[None]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, nullcontext
 
 from hermes_mcp_auth_remote.bridge.login import BrowserPrompter, ChatPrompter, ClientLogin, login_command
 from hermes_mcp_auth_remote.bridge.stdio import LineWriter
-from hermes_mcp_auth_remote.bridge.transport import TransportError
 from hermes_mcp_auth_remote.cli.extras import install_command
 from hermes_mcp_auth_remote.cli.login_via_chat import parse_via
 from hermes_mcp_auth_remote.cli.servers import current_home, resolve_server
@@ -30,16 +29,12 @@ try:
     import httpx2
 
     from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
+    from hermes_mcp_auth_remote.bridge.connections import open_http_client
     from hermes_mcp_auth_remote.bridge.relay import Options, Relay
 except ImportError:
     raise ConfigError(
         "`connect` needs httpx2, which is not installed.", f"Run `{install_command('httpx2')}`."
     ) from None
-
-CONNECT_SECONDS = 10.0
-# Set no read timeout: a server sends nothing while a tool works, and the client decides how long to wait.
-TIMEOUT = httpx2.Timeout(None, connect=CONNECT_SECONDS, write=60.0)
-MAX_CONNECTIONS = 512
 
 
 def run(options: argparse.Namespace) -> int:
@@ -103,24 +98,10 @@ def _open_client(service: AuthService, server: Server, owner: Owner) -> httpx2.A
     headers = {name: secret.reveal() for name, secret in server.headers.items()}
     if server.options.user_agent is not None:
         headers["User-Agent"] = server.options.user_agent
-    return httpx2.AsyncClient(
+    return open_http_client(
+        tls_context(server.options, os.environ, is_server_host=True),
         auth=McpAuth(service.session(server, owner)),
         headers=headers,
-        timeout=TIMEOUT,
-        limits=httpx2.Limits(max_connections=MAX_CONNECTIONS),
-        verify=tls_context(server.options, os.environ, is_server_host=True),
-        follow_redirects=True,
-        event_hooks={"response": [refuse_other_host]},
         # For a server on this machine, use no proxy: a proxy would connect to its own loopback addresses.
-        trust_env=not is_loopback_host(host_of(server.url)),
+        can_use_proxy=not is_loopback_host(host_of(server.url)),
     )
-
-
-async def refuse_other_host(response: httpx2.Response) -> None:
-    """Raise TransportError for a redirect to another origin: configured headers may be secret."""
-    if response.has_redirect_location:
-        source, target = response.url, response.url.join(response.headers["location"])
-        if (source.scheme, source.host, source.port) != (target.scheme, target.host, target.port):
-            raise TransportError(
-                "The server redirects to another host. If that is right, configure its new address."
-            )

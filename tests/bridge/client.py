@@ -7,18 +7,20 @@ import contextlib
 import functools
 import json
 import os
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 import httpx2
 
+from hermes_mcp_auth_remote.bridge.connections import open_http_client
 from hermes_mcp_auth_remote.bridge.relay import Options, Relay
 from hermes_mcp_auth_remote.bridge.stdio import LineWriter
-from hermes_mcp_auth_remote.cli.connect import TIMEOUT, refuse_other_host
 from tests.bridge.raw_server import Reply, Request
 
 TEST_SECONDS = 30.0
 STATELESS = "2026-07-28"
+SSL_CONTEXT = ssl.create_default_context()
 
 
 def run_in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -122,13 +124,7 @@ async def run_bridge(
         "is_login_waiting": lambda: False,
         "authorization": no_token,
     }
-    async with httpx2.AsyncClient(
-        auth=auth,
-        timeout=TIMEOUT,
-        trust_env=False,
-        follow_redirects=True,
-        event_hooks={"response": [refuse_other_host]},
-    ) as http_client:
+    async with open_http_client(SSL_CONTEXT, auth=auth, headers={}, can_use_proxy=False) as http_client:
         relay = Relay(Options("demo", url, **{**defaults, **options}), http_client, LineWriter(output_write))
         task = asyncio.create_task(relay.run(input_read))
         try:

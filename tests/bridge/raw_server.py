@@ -37,9 +37,12 @@ class Request:
 class Reply:
     """Writes one response."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, keeps_connection: bool = False
+    ) -> None:
         self._reader = reader
         self._writer = writer
+        self._keeps_connection = keeps_connection
         self._is_chunked = False
 
     async def send(
@@ -95,24 +98,37 @@ class Reply:
 
     def _write_head(self, status: int, headers: Mapping[str, str]) -> None:
         lines = [f"HTTP/1.1 {status} x", *(f"{n.replace('_', '-')}: {v}" for n, v in headers.items())]
-        self._writer.write(("\r\n".join([*lines, "Connection: close", "", ""])).encode())
+        if not self._keeps_connection:
+            lines.append("Connection: close")
+        self._writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
 
 
 Handler = Callable[[Request, Reply], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def serve(handler: Handler, port: int = 0) -> AsyncGenerator[str]:
-    """Serve until the block ends; yield the URL. The end of the block breaks all connections."""
+async def serve(
+    handler: Handler, port: int = 0, connections: list[asyncio.StreamWriter] | None = None
+) -> AsyncGenerator[str]:
+    """Serve until the block ends; yield the URL. The end of the block breaks all connections.
+
+    If `connections` is a list, each connection is added to it, and takes one request after the other.
+    """
     tasks = set[asyncio.Task[Any]]()
 
     async def handle_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
+        if connections is not None:
+            connections.append(writer)
         try:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-                await handler(await _read_request(reader), Reply(reader, writer))
+                await handler(
+                    await _read_request(reader), Reply(reader, writer, keeps_connection=bool(connections))
+                )
+                while connections is not None:
+                    await handler(await _read_request(reader), Reply(reader, writer, keeps_connection=True))
         finally:
             tasks.discard(task)
             writer.close()

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from hermes_mcp_auth_remote.bridge import http_transport, relay, stdio
-from tests.bridge.client import McpHandler, meta, run_bridge, run_in_loop
+from hermes_mcp_auth_remote.bridge.connections import open_http_client
+from hermes_mcp_auth_remote.bridge.json_rpc import parse_messages
+from hermes_mcp_auth_remote.bridge.legacy_transport import HttpWithSse
+from tests.bridge.client import SSL_CONTEXT, McpHandler, meta, run_bridge, run_in_loop
 from tests.bridge.raw_server import Reply, Request, serve
 from tests.requirements import covers
 
@@ -311,6 +314,47 @@ async def test_http_with_sse_of_2024_11_05_is_the_fallback() -> None:
         assert (await client.request("ping"))["result"]["method"] == "ping"
     assert handler.methods[-3:] == ["initialize", "notifications/initialized", "ping"]
     assert client.others.empty()
+
+
+@covers("bridge-recovers")
+@run_in_loop
+async def test_http_with_sse_opens_a_lost_session_with_its_settings() -> None:
+    handler, is_lost = LegacyHandler(), False
+
+    async def respond(request: Request, reply: Reply) -> None:
+        if is_lost and request.path == "/messages?id=1":
+            await reply.send(404)
+        else:
+            await handler(request, reply)
+
+    async with serve(respond) as url, run_bridge(url) as client:
+        await client.initialize("2024-11-05")
+        await client.request("logging/setLevel", level="debug")
+        await client.request("resources/subscribe", uri="file:///a")
+        is_lost, handler.endpoint = True, "/messages?id=2"
+        responses = await asyncio.gather(*(client.request("tools/list") for _ in range(5)))
+        assert all(response["result"]["method"] == "tools/list" for response in responses)
+        assert client.others.empty()
+    settings = ["initialize", "notifications/initialized", "logging/setLevel", "resources/subscribe"]
+    assert handler.methods == settings * 2 + ["tools/list"] * 5
+
+
+@covers("bridge-bad-input")
+@run_in_loop
+async def test_http_with_sse_answers_requests_with_the_same_id() -> None:
+    delivered = list[object]()
+
+    async def deliver(text: object) -> None:
+        delivered.append(text)
+
+    [request] = parse_messages(b'{"jsonrpc": "2.0", "id": 99, "method": "tools/list"}')
+    http_client = open_http_client(SSL_CONTEXT, auth=None, headers={}, can_use_proxy=False)
+    async with serve(LegacyHandler()) as url, http_client:
+        transport = HttpWithSse(http_client, url, "demo", deliver)
+        # Each of them ends.
+        await asyncio.gather(*(transport.send(request) for _ in range(3)))
+        await transport.close()
+    assert len(delivered) == 3
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.2:9/x", "//evil.example/x", "https://127.0.0.1/x"])

@@ -15,7 +15,9 @@ from hermes_mcp_auth_remote.bridge.json_rpc import (
     INVALID_REQUEST,
     PARSE_ERROR,
     MalformedMessage,
+    Message,
     encode,
+    parse_items,
     parse_messages,
     read_envelope,
 )
@@ -45,6 +47,12 @@ from tests.requirements import covers
         (b'{"method": "ping", "id": null}', INVALID_REQUEST),
         (b'{"method": "ping", "id": {}}', INVALID_REQUEST),
         (b'{"method": "ping", "id": 1e999}', INVALID_REQUEST),
+        (b'{"method": "ping", "id": true}', INVALID_REQUEST),
+        (b'{"result": {}, "id": false}', INVALID_REQUEST),
+        (b'{"method": "", "id": 1}', INVALID_REQUEST),
+        (b'[{"method": "ping", "id": 1, "params": {"a": 1e999}}]', INVALID_REQUEST),
+        (b'{"method": "ping", "id": 1, "params": {"a": NaN}}', PARSE_ERROR),
+        (b'{"id": 1, "result": {"a": -Infinity}}', PARSE_ERROR),
     ],
 )
 @covers("bridge-bad-input")
@@ -59,6 +67,16 @@ def test_a_message_is_passed_on_as_it_came_but_on_one_line() -> None:
     [message] = parse_messages(text)
     assert message.line == b'{"method":  "x", "id": 1.0, "big": 12345678901234567890, "\\ud83d": "\xc3\xa9"}'
     assert parse_messages(encode(message.members))[0].members == message.members
+
+
+@covers("bridge-bad-input")
+def test_a_malformed_message_of_a_batch_does_not_affect_the_others() -> None:
+    text = b'[{"method": "ping", "id": 1}, {"id": 2, "method": 7}, 3, {"id": 4}, {"id": true, "method": "x"}]'
+    [good, *bad] = parse_items(text)
+    assert isinstance(good, Message)
+    assert good.line == b'{"method":"ping","id":1}'
+    # The id of a response is not that of a request of its sender.
+    assert [item.request_id for item in bad if isinstance(item, MalformedMessage)] == [2, None, None, None]
 
 
 def test_an_error_without_an_id_is_a_response() -> None:
@@ -135,7 +153,33 @@ def test_the_id_of_an_incomplete_event_does_not_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "expected"), [(b"id", None), (b"id:", None), (b"id: a\0b", "1"), (b"id: \xc3", "1")]
+    ("value", "seconds"),
+    [
+        (b"0", 0.1),
+        (b"1", 0.1),
+        (b"1500", 1.5),
+        (b"99999999999999999999", 60.0),
+        (b"-5", None),
+        (b"1.5", None),
+        ("٣".encode(), None),
+    ],
+)
+def test_the_time_before_a_stream_is_opened_again_has_limits(value: bytes, seconds: float | None) -> None:
+    parser = SseParser()
+    parse_events([b"retry: " + value + b"\n\n"], parser)
+    assert parser.retry_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"id", None),
+        (b"id:", None),
+        (b"id: a\0b", "1"),
+        (b"id: \xc3", "1"),
+        (b"id:  a", "1"),
+        ("id: é".encode(), "é"),
+    ],
 )
 def test_ids_that_cannot_be_sent_back(line: bytes, expected: str | None) -> None:
     parser = SseParser()
@@ -244,12 +288,19 @@ def test_request_headers_of_each_revision() -> None:
     schema = {
         "properties": {
             "region": {"type": "string", "x-mcp-header": "Region"},
-            "deep": {"properties": {"on": {"x-mcp-header": "On"}, "bad": {"x-mcp-header": "a b"}}},
+            "deep": {
+                "properties": {
+                    "on": {"type": "boolean", "x-mcp-header": "On"},
+                    "half": {"type": "integer", "x-mcp-header": "Half"},
+                    "x-mcp-header": {"type": "string", "default": {"x-mcp-header": "no annotation"}},
+                }
+            },
         }
     }
     tools = {"tools": [{"name": "add", "inputSchema": schema}, {"name": 7}, None]}
-    headers.learn(parse_messages(encode({"id": 1, "result": tools}))[0])
-    arguments = {"region": "eu", "deep": {"on": True, "bad": "x"}}
+    [listing] = parse_messages(encode({"id": 1, "result": tools}))
+    assert headers.learn(listing) is listing
+    arguments = {"region": "eu", "deep": {"on": True, "half": 42.0, "x-mcp-header": "x"}}
     call["params"] = {"name": "add", "arguments": arguments, "_meta": meta()}
     [new] = parse_messages(encode(call))
     assert request_headers(new, "2025-06-18", headers) == {
@@ -258,4 +309,44 @@ def test_request_headers_of_each_revision() -> None:
         "Mcp-Name": "add",
         "Mcp-Param-Region": "eu",
         "Mcp-Param-On": "true",
+        "Mcp-Param-Half": "42.0",
     }
+
+
+INVALID_SCHEMAS: dict[str, dict[str, Any]] = {
+    "empty": {"properties": {"a": {"type": "string", "x-mcp-header": ""}}},
+    "no token": {"properties": {"a": {"type": "string", "x-mcp-header": "a b"}}},
+    "line break": {"properties": {"a": {"type": "string", "x-mcp-header": "a\r\nX: y"}}},
+    "not a string": {"properties": {"a": {"type": "string", "x-mcp-header": 7}}},
+    "number": {"properties": {"a": {"type": "number", "x-mcp-header": "A"}}},
+    "two types": {"properties": {"a": {"type": ["string", "null"], "x-mcp-header": "A"}}},
+    "twice": {
+        "properties": {
+            "a": {"type": "string", "x-mcp-header": "A"},
+            "b": {"properties": {"c": {"type": "string", "x-mcp-header": "a"}}},
+        }
+    },
+    "root": {"type": "string", "x-mcp-header": "A"},
+    "items": {"properties": {"a": {"items": {"type": "string", "x-mcp-header": "A"}}}},
+    "choice": {"anyOf": [{"properties": {"a": {"type": "string", "x-mcp-header": "A"}}}]},
+    "definition": {"$defs": {"a": {"type": "string", "x-mcp-header": "A"}}},
+}
+
+
+@covers("bridge-transports")
+@pytest.mark.parametrize("name", INVALID_SCHEMAS)
+def test_a_tool_with_an_invalid_annotation_is_left_out(name: str) -> None:
+    tools = [{"name": "bad", "inputSchema": INVALID_SCHEMAS[name]}, {"name": "good", "inputSchema": {}}]
+    [listing] = parse_messages(encode({"id": 1, "result": {"tools": tools, "nextCursor": "é"}}))
+    kept = ToolHeaders().learn(listing)
+    assert parse_messages(kept.line)[0].result == {"tools": tools[1:], "nextCursor": "é"}
+
+
+def test_a_deep_schema_takes_no_time() -> None:
+    schema: dict[str, Any] = {"properties": {f"p{n}": {} for n in range(20_000)}}
+    for _ in range(400):
+        schema = {"properties": {"a": schema}}
+    listing = Message({"id": 1, "result": {"tools": [{"name": "deep", "inputSchema": schema}]}}, b"")
+    started_at = time.process_time()
+    assert ToolHeaders().learn(listing) is listing
+    assert time.process_time() - started_at < 1

@@ -1,0 +1,339 @@
+"""What the bridge does again after the server has lost, closed or refused something; and its limits."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from hermes_mcp_auth_remote.bridge import http_transport, relay
+from tests.bridge.client import McpHandler, meta, run_bridge, run_in_loop
+from tests.bridge.raw_server import Reply, Request, serve
+from tests.requirements import covers
+
+pytestmark = pytest.mark.slow
+
+RESULT: dict[str, Any] = {"jsonrpc": "2.0", "result": {}}
+
+
+@pytest.fixture(autouse=True)
+def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_transport, "RETRY_SECONDS", 0.4)
+    monkeypatch.setattr(http_transport, "_STREAM_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(relay, "LAST_REQUESTS_SECONDS", 0.2)
+
+
+async def wait_for(condition: asyncio.Condition, predicate: Any) -> None:
+    async with condition:
+        await condition.wait_for(predicate)
+
+
+@covers("bridge-recovers")
+@run_in_loop
+async def test_a_new_session_gets_the_log_level_and_the_subscriptions_of_the_lost_one() -> None:
+    handler = McpHandler()
+    async with serve(handler) as url, run_bridge(url) as client:
+        await client.initialize()
+        for level in ("info", "debug"):
+            await client.request("logging/setLevel", level=level)
+        for uri in ("file:///a", "file:///b"):
+            await client.request("resources/subscribe", uri=uri)
+        await client.request("resources/unsubscribe", uri="file:///b")
+        handler.session_id = "s2"
+        handler.requests.clear()
+        assert "result" in await client.request("tools/call", name="x")
+        assert client.others.empty()
+    posts = [request for request in handler.requests if request.method == "POST"]
+    assert [request.rpc_method for request in posts] == [
+        "tools/call",
+        "initialize",
+        "notifications/initialized",
+        "logging/setLevel",
+        "resources/subscribe",
+        "tools/call",
+    ]
+    assert posts[3].message["params"] == {"level": "debug"}
+    assert posts[4].message["params"] == {"uri": "file:///a"}
+
+
+@run_in_loop
+async def test_a_setting_that_the_server_refuses_by_now_does_not_prevent_the_new_session() -> None:
+    handler = McpHandler()
+
+    async def refuse(_: Request, reply: Reply) -> None:
+        await reply.send(500)
+
+    async with serve(handler) as url, run_bridge(url) as client:
+        await client.initialize()
+        await client.request("logging/setLevel", level="info")
+        handler.session_id = "s2"
+        handler.methods["logging/setLevel"] = refuse
+        assert "result" in await client.request("tools/call", name="x")
+
+
+@covers("bridge-bad-input")
+@pytest.mark.parametrize("session_id", ["a b", "é\x80ÿ", "=?utf-8?q?x?=", "x" * 8000, "{}", "a, b; c"])
+@run_in_loop
+async def test_a_session_id_with_any_characters_is_sent_back_as_it_is(session_id: str) -> None:
+    handler = McpHandler(session_id=session_id)
+    async with serve(handler) as url, run_bridge(url) as client:
+        await client.initialize()
+        assert "result" in await client.request("tools/call", name="x")
+    # The GET stream and the end of the session send it too.
+    assert {request.headers.get("mcp-session-id") for request in handler.requests[1:]} == {session_id}
+    assert len(handler.received("DELETE")) == 1
+
+
+@run_in_loop
+async def test_an_empty_session_id_is_none() -> None:
+    handler = McpHandler(session_id=None)
+
+    async def initialize(request: Request, reply: Reply) -> None:
+        result = {"protocolVersion": "2025\r\nX: y", "capabilities": {}}
+        await reply.result(request, result, Mcp_Session_Id="")
+
+    handler.methods["initialize"] = initialize
+    async with serve(handler) as url, run_bridge(url) as client:
+        await client.initialize()
+        assert "result" in await client.request("tools/call", name="x")
+    assert all("mcp-session-id" not in request.headers for request in handler.requests)
+    # The version is no value for a header.
+    assert all("mcp-protocol-version" not in request.headers for request in handler.requests)
+
+
+@covers("bridge-recovers")
+@run_in_loop
+async def test_a_server_that_answers_404_to_get_keeps_its_session() -> None:
+    handler = McpHandler()
+
+    async def not_found(_: Request, reply: Reply) -> None:
+        await reply.send(404)
+
+    handler.methods["GET"] = not_found
+    async with serve(handler) as url, run_bridge(url) as client:
+        await client.initialize()
+        for _ in range(20):
+            await client.request("tools/call", name="x")
+    assert (len(handler.received("initialize")), len(handler.received("GET"))) == (1, 1)
+
+
+@covers("bridge-recovers")
+@run_in_loop
+async def test_a_get_stream_that_ends_with_404_opens_one_new_session() -> None:
+    handler, changed = McpHandler(), asyncio.Condition()
+
+    async def stream(request: Request, reply: Reply) -> None:
+        if request.headers["mcp-session-id"] == "s1" and handler.session_id == "s1":
+            await reply.start_stream()
+            handler.session_id = "s2"
+            await reply.end_stream()
+        else:
+            await reply.send(404)
+        async with changed:
+            changed.notify_all()
+
+    handler.methods["GET"] = stream
+    async with serve(handler) as url, run_bridge(url) as client:
+        await client.initialize()
+        await wait_for(changed, lambda: len(handler.received("GET")) >= 3)
+        assert "result" in await client.request("tools/call", name="x")
+    assert len(handler.received("initialize")) == 2
+    # The stream, the loss, and the one that the new session does not offer.
+    assert len(handler.received("GET")) == 3
+
+
+@pytest.mark.parametrize("retry", [b"", b"retry: 0\n\n"])
+@covers("bridge-bad-input")
+@run_in_loop
+async def test_a_server_that_closes_each_get_stream_gets_ever_fewer_requests(retry: bytes) -> None:
+    handler, changed, opened_at = McpHandler(), asyncio.Condition(), list[float]()
+
+    async def stream(_: Request, reply: Reply) -> None:
+        await reply.start_stream()
+        if retry:
+            await reply.write(retry)
+        await reply.end_stream()
+        async with changed:
+            opened_at.append(asyncio.get_running_loop().time())
+            changed.notify_all()
+
+    handler.methods["GET"] = stream
+    async with serve(handler) as url, run_bridge(url) as client:
+        await client.initialize()
+        await wait_for(changed, lambda: len(opened_at) >= 6)
+    # The pauses are 10, 20, 40, 80 and 160 ms. Without a retry time of 0, which counts as 100 ms.
+    assert opened_at[5] - opened_at[0] >= 0.3
+
+
+@covers("bridge-recovers")
+@run_in_loop
+async def test_connections_are_used_again_after_every_kind_of_response() -> None:
+    handler, connections = McpHandler(), list[Any]()
+
+    async def call_tool(request: Request, reply: Reply) -> None:
+        message = {**RESULT, "id": request.message["id"]}
+        await reply.start_stream()
+        await reply.event(message)
+        # The end of the stream comes in another packet.
+        await asyncio.sleep(0.01)
+        await reply.end_stream()
+
+    async def refuse(_: Request, reply: Reply) -> None:
+        await reply.send(400, b"no", content_type="text/plain")
+
+    handler.methods |= {"tools/call": call_tool, "prompts/get": refuse}
+    async with serve(handler, 0, connections) as url, run_bridge(url) as client:
+        await client.initialize()
+        for _ in range(3):
+            assert "result" in await client.request("tools/call", name="x")
+            assert "error" in await client.request("prompts/get", name="x")
+            await client.notify("notifications/roots/list_changed")
+            assert "result" in await client.request("ping")
+            await asyncio.sleep(0.03)
+    assert len(handler.requests) > 12
+    # One for the messages, one for what was sent beside them.
+    assert len(connections) <= 3
+
+
+@covers("bridge-recovers")
+@run_in_loop
+async def test_a_connection_that_the_server_has_closed_is_not_used_again() -> None:
+    handler, connections = McpHandler(session_id=None), list[asyncio.StreamWriter]()
+    async with serve(handler, 0, connections) as url, run_bridge(url) as client:
+        await client.initialize()
+        for _ in range(3):
+            assert "result" in await client.request("tools/call", name="x")
+            for connection in connections:
+                connection.close()
+            await asyncio.gather(*(c.wait_closed() for c in connections), return_exceptions=True)
+    assert len(handler.received("tools/call")) == 3
+
+
+TOOL = {
+    "name": "add",
+    "inputSchema": {"properties": {"region": {"type": "string", "x-mcp-header": "Region"}}},
+}
+
+
+def make_strict_handler(tools: list[dict[str, Any]]) -> McpHandler:
+    """Return a server of 2026-07-28 that refuses tool calls without the header of the region."""
+    handler = McpHandler(session_id=None)
+
+    async def list_tools(request: Request, reply: Reply) -> None:
+        cursor = request.message["params"].get("cursor")
+        page = {"tools": tools, "resultType": "complete"} if cursor else {"tools": [], "nextCursor": "2"}
+        await reply.result(request, page)
+
+    async def call_tool(request: Request, reply: Reply) -> None:
+        if request.headers.get("mcp-param-region") != request.message["params"]["arguments"]["region"]:
+            error = {"code": -32020, "message": "Header mismatch"}
+            await reply.send(400, {"jsonrpc": "2.0", "id": request.message["id"], "error": error})
+        else:
+            await reply.result(request, {"done": True})
+
+    handler.methods |= {"tools/list": list_tools, "tools/call": call_tool}
+    return handler
+
+
+@covers("bridge-transports")
+@run_in_loop
+async def test_a_call_whose_headers_are_refused_is_sent_again_with_those_of_the_current_schema() -> None:
+    handler = make_strict_handler([TOOL])
+    call = {"name": "add", "arguments": {"region": "eu"}, "_meta": meta() | {"progressToken": 1}}
+    async with serve(handler) as url, run_bridge(url) as client:
+        # The client knows the tool from an earlier bridge.
+        assert (await client.request("tools/call", **call))["result"] == {"done": True}
+        assert (await client.request("tools/call", **call))["result"] == {"done": True}
+        assert client.others.empty()
+    assert [r.rpc_method for r in handler.requests] == [
+        "tools/call",
+        "tools/list",
+        "tools/list",
+        "tools/call",
+        "tools/call",
+    ]
+    assert handler.requests[1].message["params"] == {"_meta": meta()}
+
+
+@run_in_loop
+async def test_headers_that_stay_refused_are_the_error_of_the_server() -> None:
+    handler = make_strict_handler([])
+    call = {"name": "add", "arguments": {"region": "eu"}, "_meta": meta()}
+    async with serve(handler) as url, run_bridge(url) as client:
+        assert (await client.request("tools/call", **call))["error"]["code"] == -32020
+    assert len(handler.received("tools/call")) == 1
+
+
+@covers("bridge-transports")
+@run_in_loop
+async def test_the_client_gets_no_tool_whose_headers_are_invalid() -> None:
+    bad = {"name": "bad", "inputSchema": {"properties": {"a": {"type": "number", "x-mcp-header": "A"}}}}
+    handler = make_strict_handler([TOOL, bad])
+    async with serve(handler) as url, run_bridge(url) as client:
+        result = (await client.request("tools/list", cursor="2", _meta=meta()))["result"]
+        assert result["tools"] == [TOOL]
+        # Earlier revisions have no such rule.
+        assert (await client.request("tools/list", cursor="2"))["result"]["tools"] == [TOOL, bad]
+
+
+@covers("bridge-bad-input")
+@run_in_loop
+async def test_numbers_that_are_not_json_do_not_reach_the_client() -> None:
+    handler = McpHandler(session_id=None)
+
+    async def call_tool(request: Request, reply: Reply) -> None:
+        # Python writes NaN, and no other parser reads it.
+        await reply.result(request, {"value": float("nan")})
+
+    handler.methods["tools/call"] = call_tool
+    async with serve(handler) as url, run_bridge(url) as client:
+        await client.initialize()
+        error = (await client.request("tools/call", name="x"))["error"]
+        assert error["message"] == "demo sent a response that is not a JSON-RPC message."
+
+
+@covers("bridge-bad-input")
+@run_in_loop
+async def test_each_request_of_a_batch_gets_its_response_or_its_error() -> None:
+    async with serve(McpHandler()) as url, run_bridge(url) as client:
+        await client.initialize()
+        await client.write(
+            b'[{"jsonrpc":"2.0","id":"a","method":"ping"},{"id":"b","method":7},7,'
+            b'{"jsonrpc":"2.0","id":"c","method":"ping"},{"jsonrpc":"2.0","id":true,"method":"ping"}]\n'
+        )
+        answers = [await client.others.get() for _ in range(5)]
+    by_id = {str(answer["id"]): answer for answer in answers}
+    assert set(by_id) == {"a", "b", "c", "None"}
+    assert by_id["b"]["error"]["code"] == -32600
+    assert "result" in by_id["a"]
+    assert "result" in by_id["c"]
+
+
+@covers("bridge-bad-input")
+@run_in_loop
+async def test_a_client_that_sends_without_waiting_gets_errors_and_can_still_cancel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay, "MAX_OPEN_MESSAGES", 5)
+    handler, closed = McpHandler(), asyncio.Event()
+
+    async def call_tool(_: Request, reply: Reply) -> None:
+        await reply.wait_for_disconnect()
+        closed.set()
+
+    handler.methods["tools/call"] = call_tool
+    async with serve(handler) as url, run_bridge(url) as client:
+        await client.initialize()
+        started = [await client.start_request("tools/call", name="x") for _ in range(8)]
+        refused = await asyncio.gather(*(response for _, response in started[5:]))
+        assert {r["error"]["message"] for r in refused} == {
+            "5 requests are open. Wait for responses, then try again."
+        }
+        await client.notify("notifications/cancelled", requestId=started[0][0])
+        await closed.wait()
+        # `true` is no id, although it equals 1 in Python.
+        await client.notify("notifications/cancelled", requestId=True)
+        pings = [await client.request("ping") for _ in range(20)]
+        assert "result" in pings[-1]
+        assert not any(response.done() for _, response in started[1:5])
