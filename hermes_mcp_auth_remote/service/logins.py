@@ -78,14 +78,33 @@ class Logins:
         `challenge` is the parsed WWW-Authenticate header of a 401 or 403, if there was one. Raises a
         ServerError, NetworkError, ConfigError or StoreError.
         """
+        return await self.add_login(
+            await self.prepare_login(
+                server, key, origin, redirect_uri=redirect_uri, challenge=challenge, flow=flow
+            )
+        )
+
+    async def prepare_login(
+        self,
+        server: Server,
+        key: CredentialKey,
+        origin: Origin,
+        *,
+        redirect_uri: str | None = None,
+        challenge: Challenge | None = None,
+        flow: Flow | None = None,
+    ) -> Login:
+        """Return a new login that is not stored yet; raises as `start_login` does."""
         # Imported with the first login: most processes have tokens, and a bot must start quickly.
         from hermes_mcp_auth_remote.service.start_login import start_login  # noqa: PLC0415
 
-        login = await start_login(
+        return await start_login(
             self._deps, server, key, origin, redirect_uri=redirect_uri, challenge=challenge, flow=flow
         )
-        await run_undoable_file_work(self._add_login, self._cancel_unseen, login)
-        return login
+
+    async def add_login(self, login: Login) -> Login:
+        """Store a login that `prepare_login` has returned, and return it; raises StoreError."""
+        return await run_undoable_file_work(self._add_login, self._cancel_unseen, login)
 
     async def switch_flow(self, login_id: str, flow: Flow, server: Server) -> Login:
         """Switch a waiting login to another flow or to a new device code, and return it.

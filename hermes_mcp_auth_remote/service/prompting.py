@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,7 +20,9 @@ from hermes_mcp_auth_remote.login import Connection, Login, Prompter, is_expired
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.service.connections import connection_from_credentials
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
+from hermes_mcp_auth_remote.service.leases import acquire_lease
 from hermes_mcp_auth_remote.service.logins import Logins
+from hermes_mcp_auth_remote.store.protocol import Version
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, CredentialKey, Flow, Origin, Server
@@ -106,23 +108,27 @@ class InteractiveLogins:
     def reset_in_child(self) -> None:
         """Forget the logins that the parent process is starting; their futures never end in the child."""
         self._lock = threading.Lock()
-        self._login_starts: dict[_PromptKey, Future[str]] = {}
+        self._login_starts: dict[_PromptKey, Future[str | None]] = {}
         self._outcome_tasks: set[asyncio.Task[None]] = set()
 
     async def request_login(self, server: Server, key: CredentialKey, error: AuthorizationRequired) -> None:
         """Return when the user has logged in; raises AuthorizationRequired, or what `start_login` raises.
 
+        All processes with the same store show one login at an origin at a time.
+
         Raises at once if no user can be prompted here, or if the user has just cancelled a prompt.
         """
         target = _current_target.get()
         if target is None or not target.can_prompt_for(key):
-            waiting_login = await run_file_work(self._find_waiting_login, key, server, None)
+            waiting_login = await run_file_work(self._find_waiting_login, key, server)
             raise error if waiting_login is None else _with_login(error, waiting_login)
         prompt_key = (key, server.url, target.origin)
         login: Login | None = None
         try:
             async with asyncio.timeout(target.wait_seconds):
                 login = await self._join_or_start_login(server, prompt_key, target, error)
+                if login is None:
+                    return
                 ended = await self._logins.wait_for_login(login.id)
         except TimeoutError:
             raise error if login is None else _with_login(error, login) from None
@@ -137,8 +143,11 @@ class InteractiveLogins:
 
     async def _join_or_start_login(
         self, server: Server, prompt_key: _PromptKey, target: PromptTarget, error: AuthorizationRequired
-    ) -> Login:
-        """Return the login that all calls at this origin wait for; the first call starts and shows it."""
+    ) -> Login | None:
+        """Return the login that all calls at this origin wait for; the first call starts and shows it.
+
+        Return None if another process has stored new tokens meanwhile.
+        """
         while True:
             with self._lock:
                 login_start = self._login_starts.get(prompt_key)
@@ -154,7 +163,7 @@ class InteractiveLogins:
                     )
                     raise
                 else:
-                    login_start.set_result(login.id)
+                    login_start.set_result(None if login is None else login.id)
                     return login
                 finally:
                     with self._lock:
@@ -164,24 +173,35 @@ class InteractiveLogins:
             except _StartCancelledError:
                 # The first call was cancelled before it showed the login; another call starts one.
                 continue
-            return await self._logins.get(login_id)
+            return None if login_id is None else await self._logins.get(login_id)
 
     async def _find_or_start_login(
         self, server: Server, prompt_key: _PromptKey, target: PromptTarget, error: AuthorizationRequired
-    ) -> Login:
+    ) -> Login | None:
         key = prompt_key[0]
         challenge = error.challenge if isinstance(error.challenge, Challenge) else None
         scope = challenge.scope if challenge is not None and challenge.has_insufficient_scope else None
-        waiting_login = await run_file_work(self._find_waiting_login, key, server, target.origin)
-        if waiting_login is not None:
-            if scope is not None and not scope <= (waiting_login.request.scope or frozenset()):
+        version, open_login = await run_file_work(self._read_state, key, server, target.origin)
+        login: Login | None = None
+        if open_login is None:
+            self._check_prompt_limits(prompt_key, error)
+            prepared = await self._logins.prepare_login(
+                server, key, target.origin, challenge=challenge, flow=target.flow
+            )
+            # Another process may have prepared a login at the same time. The one that is added first counts.
+            async with acquire_lease(self._deps.store, key, self._deps.limits.lock_seconds, in_flight=False):
+                current_version, open_login = await run_file_work(
+                    self._read_state, key, server, target.origin
+                )
+                if open_login is None and current_version == version:
+                    login = await self._logins.add_login(prepared)
+        if open_login is not None:
+            if scope is not None and not scope <= (open_login.request.scope or frozenset()):
                 # Do not start another login for each call: several calls may each need a different scope.
-                raise _with_login(error, waiting_login)
-            return waiting_login
-        self._check_prompt_limits(prompt_key, error)
-        login = await self._logins.start_login(
-            server, key, target.origin, challenge=challenge, flow=target.flow
-        )
+                raise _with_login(error, open_login)
+            return open_login
+        if login is None:
+            return None
         try:
             await target.prompter.show(login)
         except BaseException:
@@ -211,20 +231,31 @@ class InteractiveLogins:
             raise error
         self._prompted_at[prompt_key] = [*recent_prompts, now]
 
-    def _find_waiting_login(self, key: CredentialKey, server: Server, origin: Origin | None) -> Login | None:
-        """Return a waiting login for this server's URL at this origin, or None if there is none.
+    def _read_state(
+        self, key: CredentialKey, server: Server, origin: Origin
+    ) -> tuple[Version | None, Login | None]:
+        """Return the version of the stored tokens, and the open login at this origin.
 
-        If `origin` is None, any origin matches.
+        Read the tokens first: a login that ends meanwhile then counts as open, or as a new version later.
         """
+        return self._deps.store.read(key).version, self._find_open_login(key, server, origin)
+
+    def _find_waiting_login(self, key: CredentialKey, server: Server) -> Login | None:
+        """Return a login of this server's URL that waits for its user, at any origin."""
+        logins = self._open_logins(key, server)
+        return next((login for login in logins if login.status == "waiting"), None)
+
+    def _find_open_login(self, key: CredentialKey, server: Server, origin: Origin) -> Login | None:
+        """Return a login at this origin that waits for its user, or whose code is being exchanged."""
+        logins = self._open_logins(key, server)
+        return next((login for login in logins if login.origin == origin), None)
+
+    def _open_logins(self, key: CredentialKey, server: Server) -> Iterator[Login]:
+        """Yield the logins of this server's URL that are not over, the latest first."""
         for login in reversed(self._deps.store.logins.list_open(key.owner)):
-            is_open = (
-                login.key == key
-                and login.status == "waiting"
-                and not is_expired(login, self._deps.login_time(login))
-            )
-            if is_open and login.server_url == server.url and origin in {None, login.origin}:
-                return login
-        return None
+            is_current = login.key == key and login.server_url == server.url
+            if is_current and not is_expired(login, self._deps.login_time(login)):
+                yield login
 
 
 class _StartCancelledError(Exception):

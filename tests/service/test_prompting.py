@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ from hermes_mcp_auth_remote.auth.httpx import McpAuth
 from hermes_mcp_auth_remote.errors import AuthorizationDenied, AuthorizationRequired
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.prompting import PROMPT_COOLDOWN_SECONDS, prompting
+from hermes_mcp_auth_remote.service.prompting import PROMPT_COOLDOWN_SECONDS, InteractiveLogins, prompting
 from hermes_mcp_auth_remote.values import Origin, Server
 from tests.consent_form import approve, deny
 from tests.demo.manual_client import ManualClock
@@ -355,5 +356,79 @@ def test_a_call_joins_no_login_at_another_address_of_the_same_server_name(
         with prompting(chat, CHAT, can_connect_shared=True):
             assert (await service.session(server).header()).startswith("Bearer ")
         assert len(chat.shown) == 1
+
+    asyncio.run(story())
+
+
+@covers("one-prompt")
+def test_two_processes_that_need_a_login_at_once_show_one(
+    service: AuthService, server: Server, tmp_path: Path, clock: ManualClock
+) -> None:
+    async def story() -> None:
+        services = [service, AuthService(tmp_path, clock=clock), AuthService(tmp_path, clock=clock)]
+        prompters = [RecordingPrompter(each) for each in services]
+        calls: list[asyncio.Task[str]] = []
+        for each, prompter in zip(services, prompters, strict=True):
+            with prompting(prompter, CHAT, can_connect_shared=True):
+                calls.append(asyncio.create_task(each.session(server).header()))
+        headers = await asyncio.gather(*calls)
+        assert len(set(headers)) == 1
+        assert sum(len(prompter.shown) for prompter in prompters) == 1
+        assert len(service.logins()) == 1
+
+    asyncio.run(story())
+
+
+@covers("one-prompt")
+def test_a_call_joins_a_login_whose_code_is_being_exchanged(
+    service: AuthService, server: Server, demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_looked = asyncio.Event()
+    find_open_login = InteractiveLogins._find_open_login
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+
+        def find(*arguments: Any) -> Login | None:
+            login = find_open_login(*arguments)
+            loop.call_soon_threadsafe(has_looked.set)
+            return login
+
+        login = await service.start_login(server, CHAT)
+        gate = demo.authorization_server.hold("token")
+        text = await asyncio.to_thread(approve, login.authorization_url)
+        completing = asyncio.create_task(service.complete_login(login.id, text, CHAT))
+        await asyncio.to_thread(gate.arrived.wait)
+        chat = RecordingPrompter(service)
+        monkeypatch.setattr(InteractiveLogins, "_find_open_login", find)
+        with prompting(chat, CHAT, can_connect_shared=True):
+            call = asyncio.create_task(service.session(server).header())
+        await has_looked.wait()
+        gate.open()
+        await completing
+        assert (await call).startswith("Bearer ")
+        assert chat.shown == []
+
+    asyncio.run(story())
+
+
+@covers("one-prompt")
+def test_a_login_that_ends_while_another_is_prepared_makes_that_one_unnecessary(
+    service: AuthService, server: Server, demo: Demo, tmp_path: Path, clock: ManualClock
+) -> None:
+    async def story() -> None:
+        other = AuthService(tmp_path, clock=clock)
+        login = await other.start_login(server, OTHER_CHAT)
+        text = await asyncio.to_thread(approve, login.authorization_url)
+        # The call prepares a login: it looks at the server first.
+        gate = demo.authorization_server.hold("protected_resource_metadata")
+        chat = RecordingPrompter(service)
+        with prompting(chat, CHAT, can_connect_shared=True):
+            call = asyncio.create_task(service.session(server).header())
+        await asyncio.to_thread(gate.arrived.wait)
+        await other.complete_login(login.id, text, OTHER_CHAT)
+        gate.open()
+        assert (await call).startswith("Bearer ")
+        assert chat.shown == []
 
     asyncio.run(story())
