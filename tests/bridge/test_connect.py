@@ -10,10 +10,10 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 import pytest
 
@@ -22,7 +22,7 @@ from tests.bridge.client import meta, run_in_loop
 from tests.bridge.raw_server import Reply, Request, serve
 from tests.cli.bot_process import add_user, login_url, run_bot_process, wait_for_message
 from tests.cli.commands import Cli, RunningCommand, log_in
-from tests.consent_form import approve, approve_device
+from tests.consent_form import approve, approve_device, deny
 from tests.parts.authorization_server import Demo
 from tests.parts.bot_api import BotApi
 from tests.requirements import covers
@@ -226,17 +226,21 @@ def test_a_login_that_cannot_start_is_an_error(cli: Cli, demo: Demo) -> None:
         assert "result" in client.request("ping")
 
 
-def make_browser(tmp_path: Path, *, approves: bool) -> tuple[dict[str, str], Path]:
-    """Return the environment with a browser that records each page, and may approve the login."""
+def make_browser(tmp_path: Path, *, approves: bool, denies: bool = False) -> tuple[dict[str, str], Path]:
+    """Return the environment with a browser that records each page, and may approve or deny the login."""
     record, script = tmp_path / "pages", tmp_path / "browser"
     code = f"""#!{sys.executable}
 import sys, urllib.request
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from tests.consent_form import approve
+from tests.consent_form import approve, deny
 with open({str(record)!r}, "a") as file:
     print(sys.argv[1], file=file)
-if {approves}:
-    urllib.request.urlopen(approve(sys.argv[1])).read()
+if {approves or denies}:
+    try:
+        urllib.request.urlopen((deny if {denies} else approve)(sys.argv[1])).read()
+    except urllib.error.HTTPError:
+        # The page says that the login has failed.
+        pass
 """
     script.write_text(code, "utf-8")
     script.chmod(0o755)
@@ -281,6 +285,91 @@ def test_a_bridge_that_is_started_again_opens_no_second_page(cli: Cli, demo: Dem
         finish_in_browser(page, wait_seconds=20)
         assert "result" in client.read_response(request_id)
     assert len(read_pages(record, 1)) == 1
+
+
+@covers("bridge-login", "one-prompt")
+def test_two_bridges_that_need_a_login_at_once_open_one_page(cli: Cli, demo: Demo, tmp_path: Path) -> None:
+    env, record = make_browser(tmp_path, approves=True)
+    with connect(cli, "demo", env=env) as first, connect(cli, "demo", env=env) as second:
+        ids = [client.send("initialize", INITIALIZE) for client in (first, second)]
+        for client, request_id in zip((first, second), ids, strict=True):
+            assert "result" in client.read_response(request_id)
+            assert client.call() == "5"
+    assert len(read_pages(record, 1)) == 1
+
+
+@covers("bridge-login")
+def test_a_denied_login_is_an_error_and_opens_no_further_page_at_once(
+    cli: Cli, demo: Demo, tmp_path: Path
+) -> None:
+    env, record = make_browser(tmp_path, approves=False, denies=True)
+    log_in(cli, demo)
+    with connect(cli, "demo", env=env) as client:
+        client.initialize()
+        demo.authorization_server.ledger.revoke_everything()
+        for _ in range(3):
+            # A model may try again at once. The user has just said no.
+            text = client.call()
+            assert "Run `hermes-mcp-auth login demo`. Then try again." in text
+            assert "http" not in text
+        assert len(read_pages(record, 1)) == 1
+        log_in(cli, demo)
+        assert client.call() == "5"
+
+
+@covers("bridge-login")
+def test_a_denied_login_that_the_client_showed_can_start_again(cli: Cli, demo: Demo) -> None:
+    with connect(cli) as client:
+        client.initialize(elicitation={"url": {}})
+        for follow in (deny, approve):
+            [elicitation] = client.request("tools/call", ADD)["error"]["data"]["elicitations"]
+            with suppress(HTTPError):
+                urllib.request.urlopen(follow(elicitation["url"]), timeout=10).close()
+            complete = client.wait_for_notification("notifications/elicitation/complete")
+            assert complete["params"] == {"elicitationId": elicitation["elicitationId"]}
+            client.notifications.clear()
+        assert client.call() == "5"
+
+
+@covers("bridge-login")
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_during_a_login_ends_the_bridge_and_the_next_one_continues(
+    cli: Cli, demo: Demo, tmp_path: Path, signal_number: signal.Signals
+) -> None:
+    env, record = make_browser(tmp_path, approves=False)
+    with connect(cli, "demo", env=env) as client:
+        client.send("initialize", INITIALIZE)
+        [page] = read_pages(record, 1)
+        client.command.send_signal(signal_number)
+        assert client.command.wait_for_exit().exit_code == 128 + signal_number
+    with connect(cli, "demo", env=env) as client:
+        request_id = client.send("initialize", INITIALIZE)
+        finish_in_browser(page, wait_seconds=20)
+        assert "result" in client.read_response(request_id)
+    assert len(read_pages(record, 1)) == 1
+
+
+@covers("bridge-login")
+def test_messages_during_a_login_are_handled_and_the_end_of_input_ends_the_bridge(
+    cli: Cli, demo: Demo, tmp_path: Path
+) -> None:
+    env, record = make_browser(tmp_path, approves=False)
+    log_in(cli, demo)
+    with connect(cli, "demo", env=env) as client:
+        client.initialize()
+        demo.authorization_server.ledger.revoke_everything()
+        calls = [client.send("tools/call", ADD) for _ in range(3)]
+        [page] = read_pages(record, 1)
+        client.send("notifications/cancelled", {"requestId": calls[0]}, is_request=False)
+        client.send("notifications/roots/list_changed", is_request=False)
+        client.command.send("7\n")
+        assert client.command.read_event()["error"]["code"] == -32600
+        finish_in_browser(page)
+        assert {client.command.read_event()["id"] for _ in range(2)} == set(calls[1:])
+        demo.authorization_server.ledger.revoke_everything()
+        client.send("tools/call", ADD)
+        read_pages(record, 2)
+        client.end()
 
 
 @covers("bridge-login")

@@ -138,16 +138,15 @@ class Outcome:
 
 
 @cache
-def run_scenarios(run: str) -> dict[str, Outcome]:
-    """Run scenarios of the suite, and return their outcomes by name."""
+def run_scenarios(run: str, client_file: Path = CLIENT) -> dict[str, Outcome]:
+    """Run scenarios of the suite with a client, and return their outcomes by name."""
     if not SUITE.is_file():
         raise MissingDependency(
             "The conformance suite is missing; run `make test`, which installs tests/node."
         )
     # The suite starts all clients at once, and importing the SDK alone takes a second of CPU for each.
-    client = (
-        f"{sys.executable} {fork_client.__file__} {fork_client.start_fork_server(PRELOADED_MODULES)} {CLIENT}"
-    )
+    socket = fork_client.start_fork_server(PRELOADED_MODULES)
+    client = f"{sys.executable} {fork_client.__file__} {socket} {client_file}"
     with tempfile.TemporaryDirectory() as folder:
         command = [str(NODE), str(SUITE), "client", "--command", f"{client} {folder}", "-o", folder]
         # A client may wait for other clients.
