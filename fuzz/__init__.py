@@ -15,4 +15,6 @@ HARNESSES = (
     "config",
     "store_files",
     "fast_token",
+    "bridge_messages",
+    "bridge_stream",
 )

@@ -87,11 +87,11 @@ class ConnectionStack(httpx2.AsyncBaseTransport):
             await self._idle.pop()[1].aclose()
 
     async def _release(self, connection: httpx2.AsyncHTTPTransport) -> None:
-        """Let another request use a connection, and close the one that was idle for too long."""
+        """Let another request use a connection, and close those that were idle for too long."""
         now = asyncio.get_running_loop().time()
         self._idle.append((now, connection))
         self._slots.release()
-        if self._idle[0][0] < now - IDLE_SECONDS:
+        while self._idle and self._idle[0][0] < now - IDLE_SECONDS:
             await self._idle.popleft()[1].aclose()
 
     def _open(self) -> httpx2.AsyncHTTPTransport:

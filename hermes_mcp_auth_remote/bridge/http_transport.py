@@ -20,7 +20,13 @@ from typing import TypeVar
 import httpx2
 
 from hermes_mcp_auth_remote.bridge.buffers import MAX_MEMORY_BYTES, MessageBuffer
-from hermes_mcp_auth_remote.bridge.json_rpc import MalformedMessage, Message, encode, parse_messages
+from hermes_mcp_auth_remote.bridge.json_rpc import (
+    METHOD_NOT_FOUND,
+    MalformedMessage,
+    Message,
+    encode,
+    parse_messages,
+)
 from hermes_mcp_auth_remote.bridge.request_headers import (
     HEADER_MISMATCH,
     ToolHeaders,
@@ -251,7 +257,9 @@ class StreamableHttp:
         # Some servers answer 400 instead of 404. If a 400 has another cause, the repeated request gets it
         # again.
         names_session = b"session" in bytes(text).lower()
-        if may_be_lost and (status == 404 or (status == 400 and names_session)):
+        # From 2026-07-28 on, the status of an unknown method is 404, too.
+        is_unknown_method = error is not None and error.error_code == METHOD_NOT_FOUND
+        if may_be_lost and ((status == 404 and not is_unknown_method) or (status == 400 and names_session)):
             raise SessionLost
         if error is not None and message.is_request:
             line = encode({**error.members, "id": message.id})

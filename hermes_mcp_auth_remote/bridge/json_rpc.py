@@ -13,6 +13,7 @@ from typing import Any, TypeGuard, cast
 # JSON-RPC 2.0 section 5.1.
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
 INTERNAL_ERROR = -32603
 # MCP leaves -32000 to -32099 to implementations.
 SERVER_ERROR = -32000

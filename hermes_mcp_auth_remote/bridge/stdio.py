@@ -11,7 +11,7 @@ import socket
 import stat
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 
 from hermes_mcp_auth_remote.bridge.buffers import MessageBuffer
@@ -72,7 +72,7 @@ class LineSplitter:
             self._parts.append(part)
 
 
-async def read_lines(file_descriptor: int) -> AsyncIterator[bytes | TooLongLine]:
+async def read_lines(file_descriptor: int) -> AsyncGenerator[bytes | TooLongLine]:
     """Yield the lines of a file descriptor until its end."""
     can_wait = sys.platform != "win32" and _is_pipe(file_descriptor)
     splitter = LineSplitter(MAX_LINE_BYTES)
@@ -125,7 +125,7 @@ async def _read_in_thread(file_descriptor: int) -> AsyncIterator[bytes]:
         while True:
             may_read.acquire()
             try:
-                chunk = os.read(file_descriptor, _READ_BYTES)
+                chunk = _read_blocking(file_descriptor)
             except OSError:
                 chunk = b""
             try:
@@ -141,6 +141,15 @@ async def _read_in_thread(file_descriptor: int) -> AsyncIterator[bytes]:
     while chunk := await chunks.get():
         yield chunk
         may_read.release()
+
+
+def _read_blocking(file_descriptor: int) -> bytes:
+    """Read the next data; wait for it even if the client has made the descriptor non-blocking."""
+    while True:
+        try:
+            return os.read(file_descriptor, _READ_BYTES)
+        except BlockingIOError:
+            select.select([file_descriptor], [], [])
 
 
 class LineWriter:

@@ -45,9 +45,16 @@ def run(options: argparse.Namespace) -> int:
     owner: Owner = options.owner or (None if via is None else chats.owner(*via))
     server = resolve_server(options.server, owner)
     service = AuthService(home, device_platforms=chats.device_platforms)
+    # A stream is None if the process was started without it.
+    if sys.stdin is None or sys.stdout is None:
+        raise ConfigError(
+            "`connect` was started without standard input or output.",
+            "Let an MCP client start it: docs/clients.md shows how.",
+        )
     # The protocol gets its own descriptor, so that a stray `print` does not break it.
     output = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    stray_output = os.open(os.devnull, os.O_WRONLY) if sys.stderr is None else sys.stderr.fileno()
+    os.dup2(stray_output, sys.stdout.fileno())
     logging.basicConfig(format="hermes-mcp-auth: %(message)s", stream=sys.stderr)
     logging.getLogger("hermes_mcp_auth_remote.bridge").setLevel(logging.INFO)
     command = login_command(options.server, owner)

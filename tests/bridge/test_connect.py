@@ -412,6 +412,24 @@ def test_without_httpx2_the_error_names_what_to_install(cli: Cli) -> None:
     assert b"pip install 'httpx2>=2.0'" in process.stderr
 
 
+@covers("bridge-bad-input")
+@pytest.mark.parametrize(("closed", "exit_code"), [("<&-", 3), (">&-", 3), ("2>&-", 0)])
+def test_a_missing_standard_stream_is_no_traceback(cli: Cli, demo: Demo, closed: str, exit_code: int) -> None:
+    log_in(cli, demo)
+    command = f'exec "$0" -m hermes_mcp_auth_remote.cli connect demo {closed}'
+    process = subprocess.run(
+        ["sh", "-c", command, sys.executable],
+        input=json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": INITIALIZE}).encode(),
+        env=cli.environ(),
+        capture_output=True,
+        check=False,
+    )
+    assert process.returncode == exit_code
+    assert b"Traceback" not in process.stderr
+    assert (b"Let an MCP client start it" in process.stderr) == (exit_code == 3)
+    assert (b'"result"' in process.stdout) == (exit_code == 0)
+
+
 @pytest.mark.parametrize(("signal_number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_bridge(
     cli: Cli, demo: Demo, signal_number: signal.Signals, exit_code: int

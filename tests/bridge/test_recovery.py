@@ -120,6 +120,22 @@ async def test_a_server_that_answers_404_to_get_keeps_its_session() -> None:
 
 @covers("bridge-recovers")
 @run_in_loop
+async def test_an_unknown_method_with_status_404_opens_no_new_session() -> None:
+    handler = McpHandler()
+
+    async def refuse(request: Request, reply: Reply) -> None:
+        error = {"code": -32601, "message": "Method not found"}
+        await reply.send(404, {"jsonrpc": "2.0", "id": request.message["id"], "error": error})
+
+    handler.methods["completion/complete"] = refuse
+    async with serve(handler) as url, run_bridge(url) as client:
+        await client.initialize()
+        assert (await client.request("completion/complete"))["error"]["code"] == -32601
+    assert len(handler.received("initialize")) == 1
+
+
+@covers("bridge-recovers")
+@run_in_loop
 async def test_a_get_stream_that_ends_with_404_opens_one_new_session() -> None:
     handler, changed = McpHandler(), asyncio.Condition()
 

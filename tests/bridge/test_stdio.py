@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pty
 import socket
+import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -147,6 +149,21 @@ def test_lines_of_a_pipe_and_of_a_file(make: Callable[[Path, bytes], int], tmp_p
     lines = asyncio.run(collect(descriptor))
     assert lines == [b'{"a": 1}', b'{"b": "' + b"x" * 60_000 + b'"}', b"half"]
     os.close(descriptor)
+
+
+@run_in_loop
+async def test_a_terminal_that_another_process_has_made_non_blocking_is_no_end_of_input() -> None:
+    controller, terminal = pty.openpty()
+    tty.setraw(terminal)
+    os.set_blocking(terminal, False)
+    lines = read_lines(terminal)
+    line = asyncio.ensure_future(anext(lines))
+    # The thread finds no data at first.
+    await asyncio.sleep(0.02)
+    os.write(controller, b'{"a": 1}\n')
+    assert await line == b'{"a": 1}'
+    os.close(controller)
+    await lines.aclose()
 
 
 def test_a_closed_standard_input_is_an_empty_one() -> None:
