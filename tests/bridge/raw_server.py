@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,7 +109,10 @@ Handler = Callable[[Request, Reply], Awaitable[None]]
 
 @contextlib.asynccontextmanager
 async def serve(
-    handler: Handler, port: int = 0, connections: list[asyncio.StreamWriter] | None = None
+    handler: Handler,
+    port: int = 0,
+    connections: list[asyncio.StreamWriter] | None = None,
+    ssl_context: ssl.SSLContext | None = None,
 ) -> AsyncGenerator[str]:
     """Serve until the block ends; yield the URL. The end of the block breaks all connections.
 
@@ -133,9 +137,10 @@ async def serve(
             tasks.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(handle_connection, "127.0.0.1", port, limit=2**20)
+    server = await asyncio.start_server(handle_connection, "127.0.0.1", port, limit=2**20, ssl=ssl_context)
+    scheme = "http" if ssl_context is None else "https"
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
+        yield f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
     finally:
         server.close()
         for task in list(tasks):
