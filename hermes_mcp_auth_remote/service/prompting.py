@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,7 +22,6 @@ from hermes_mcp_auth_remote.service.connections import connection_from_credentia
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
 from hermes_mcp_auth_remote.service.leases import acquire_lease
 from hermes_mcp_auth_remote.service.logins import Logins
-from hermes_mcp_auth_remote.store.protocol import Version
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, CredentialKey, Flow, Origin, Server
@@ -111,12 +110,20 @@ class InteractiveLogins:
         self._login_starts: dict[_PromptKey, Future[str | None]] = {}
         self._outcome_tasks: set[asyncio.Task[None]] = set()
 
-    async def request_login(self, server: Server, key: CredentialKey, error: AuthorizationRequired) -> None:
+    async def request_login(
+        self,
+        server: Server,
+        key: CredentialKey,
+        error: AuthorizationRequired,
+        has_new_token: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Return when the user has logged in; raises AuthorizationRequired, or what `start_login` raises.
 
         All processes with the same store show one login at an origin at a time.
 
-        Raises at once if no user can be prompted here, or if the user has just cancelled a prompt.
+        `has_new_token` reads the store again: it returns True if a login has completed since the caller read
+        it. It may block and raise. Raises at once if no user can be prompted here, or if the user has just
+        cancelled a prompt.
         """
         target = _current_target.get()
         if target is None or not target.can_prompt_for(key):
@@ -126,7 +133,7 @@ class InteractiveLogins:
         login: Login | None = None
         try:
             async with asyncio.timeout(target.wait_seconds):
-                login = await self._join_or_start_login(server, prompt_key, target, error)
+                login = await self._join_or_start_login(server, prompt_key, target, error, has_new_token)
                 if login is None:
                     return
                 ended = await self._logins.wait_for_login(login.id)
@@ -142,11 +149,16 @@ class InteractiveLogins:
             )
 
     async def _join_or_start_login(
-        self, server: Server, prompt_key: _PromptKey, target: PromptTarget, error: AuthorizationRequired
+        self,
+        server: Server,
+        prompt_key: _PromptKey,
+        target: PromptTarget,
+        error: AuthorizationRequired,
+        has_new_token: Callable[[], bool],
     ) -> Login | None:
         """Return the login that all calls at this origin wait for; the first call starts and shows it.
 
-        Return None if another process has stored new tokens meanwhile.
+        Return None if the store has a new token by now.
         """
         while True:
             with self._lock:
@@ -156,7 +168,7 @@ class InteractiveLogins:
                     login_start = self._login_starts[prompt_key] = Future()
             if is_first:
                 try:
-                    login = await self._find_or_start_login(server, prompt_key, target, error)
+                    login = await self._find_or_start_login(server, prompt_key, target, error, has_new_token)
                 except BaseException as start_error:
                     login_start.set_exception(
                         start_error if isinstance(start_error, McpAuthError) else _StartCancelledError()
@@ -176,24 +188,30 @@ class InteractiveLogins:
             return None if login_id is None else await self._logins.get(login_id)
 
     async def _find_or_start_login(
-        self, server: Server, prompt_key: _PromptKey, target: PromptTarget, error: AuthorizationRequired
+        self,
+        server: Server,
+        prompt_key: _PromptKey,
+        target: PromptTarget,
+        error: AuthorizationRequired,
+        has_new_token: Callable[[], bool],
     ) -> Login | None:
         key = prompt_key[0]
         challenge = error.challenge if isinstance(error.challenge, Challenge) else None
         scope = challenge.scope if challenge is not None and challenge.has_insufficient_scope else None
-        version, open_login = await run_file_work(self._read_state, key, server, target.origin)
+        open_login = await run_file_work(self._find_open_login, key, server, target.origin)
         login: Login | None = None
         if open_login is None:
+            # Read the tokens after the logins: a login stores its tokens before its record is done.
+            if await run_file_work(has_new_token):
+                return None
             self._check_prompt_limits(prompt_key, error)
             prepared = await self._logins.prepare_login(
                 server, key, target.origin, challenge=challenge, flow=target.flow
             )
             # Another process may have prepared a login at the same time. The one that is added first counts.
             async with acquire_lease(self._deps.store, key, self._deps.limits.lock_seconds, in_flight=False):
-                current_version, open_login = await run_file_work(
-                    self._read_state, key, server, target.origin
-                )
-                if open_login is None and current_version == version:
+                open_login = await run_file_work(self._find_open_login, key, server, target.origin)
+                if open_login is None and not await run_file_work(has_new_token):
                     login = await self._logins.add_login(prepared)
         if open_login is not None:
             if scope is not None and not scope <= (open_login.request.scope or frozenset()):
@@ -231,24 +249,20 @@ class InteractiveLogins:
             raise error
         self._prompted_at[prompt_key] = [*recent_prompts, now]
 
-    def _read_state(
-        self, key: CredentialKey, server: Server, origin: Origin
-    ) -> tuple[Version | None, Login | None]:
-        """Return the version of the stored tokens, and the open login at this origin.
-
-        Read the tokens first: a login that ends meanwhile then counts as open, or as a new version later.
-        """
-        return self._deps.store.read(key).version, self._find_open_login(key, server, origin)
-
     def _find_waiting_login(self, key: CredentialKey, server: Server) -> Login | None:
         """Return a login of this server's URL that waits for its user, at any origin."""
         logins = self._open_logins(key, server)
         return next((login for login in logins if login.status == "waiting"), None)
 
     def _find_open_login(self, key: CredentialKey, server: Server, origin: Origin) -> Login | None:
-        """Return a login at this origin that waits for its user, or whose code is being exchanged."""
+        """Return a login that waits for its user at this origin, or one whose code is being exchanged.
+
+        A login that exchanges its code is about to end, so its origin does not matter.
+        """
         logins = self._open_logins(key, server)
-        return next((login for login in logins if login.origin == origin), None)
+        return next(
+            (login for login in logins if origin == login.origin or login.status == "exchanging"), None
+        )
 
     def _open_logins(self, key: CredentialKey, server: Server) -> Iterator[Login]:
         """Yield the logins of this server's URL that are not over, the latest first."""

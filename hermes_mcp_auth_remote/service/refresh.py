@@ -177,6 +177,24 @@ class TokenSource:
         """Return the stored credentials, or newer ones that could not be written. Raises StoreError."""
         return self._buffered_store.read().credentials
 
+    def has_token(self, refused_header: Secret | None, challenge: Challenge | None = None) -> bool:
+        """True if the store has a fresh token that is not the refused one; blocks. Raises StoreError.
+
+        If `challenge` demands more scope, the token must grant that scope.
+        """
+        demanded_scope = frozenset[str]()
+        if challenge is not None and challenge.has_insufficient_scope:
+            if not challenge.scope:
+                # The server does not say what a new token must grant.
+                return False
+            demanded_scope = challenge.scope
+        with suppress(AuthorizationRequired):
+            token, stored = self._read_fresh_token(refused_header)
+            tokens = stored.credentials.tokens
+            granted_scope = (tokens.scope if tokens else None) or frozenset()
+            return token is not None and demanded_scope <= granted_scope
+        return False
+
     def discard_unsaved(self) -> None:
         """Discard credentials that could not be written."""
         self._buffered_store.discard_unsaved()

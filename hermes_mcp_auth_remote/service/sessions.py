@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextvars import copy_context
+from functools import partial
 from threading import Thread
 from typing import TypeVar
 
@@ -83,7 +84,8 @@ class Session:
         try:
             token = await self._tokens.current_token()
         except AuthorizationRequired as error:
-            await self._interactive_logins.request_login(self.server, self.key, error)
+            has_new_token = partial(self._tokens.has_token, None)
+            await self._interactive_logins.request_login(self.server, self.key, error, has_new_token)
             token = await self._tokens.current_token()
         return self._set_cached_token(token)
 
@@ -109,7 +111,8 @@ class Session:
         try:
             token = await self._tokens.replace_refused(refused_header, status, challenge)
         except AuthorizationRequired as error:
-            await self._interactive_logins.request_login(self.server, self.key, error)
+            has_new_token = partial(self._tokens.has_token, refused_header, challenge)
+            await self._interactive_logins.request_login(self.server, self.key, error, has_new_token)
             token = await self._tokens.token_other_than(refused_header)
         return None if token is None else self._set_cached_token(token)
 

@@ -21,7 +21,7 @@ from tests.consent_form import approve, deny
 from tests.demo.manual_client import ManualClock
 from tests.parts.authorization_server import Demo
 from tests.requirements import covers
-from tests.service.helpers import CHAT, log_in
+from tests.service.helpers import CHAT, log_in, refresh_elsewhere
 
 pytestmark = pytest.mark.slow
 
@@ -413,6 +413,28 @@ def test_a_call_joins_a_login_whose_code_is_being_exchanged(
 
 
 @covers("one-prompt")
+def test_a_login_that_completes_after_a_call_has_read_the_store_needs_no_second_page(
+    service: AuthService, server: Server, tmp_path: Path, clock: ManualClock
+) -> None:
+    find_open_login = service._interactive_logins._find_open_login
+
+    def complete_login_and_search(*arguments: Any) -> Login | None:
+        # The call has read the store already: it found no token.
+        asyncio.run(log_in(AuthService(tmp_path, clock=clock), server))
+        return find_open_login(*arguments)
+
+    service._interactive_logins._find_open_login = complete_login_and_search  # type: ignore[assignment]
+
+    async def story() -> None:
+        chat = RecordingPrompter(service)
+        with prompting(chat, CHAT, can_connect_shared=True):
+            assert (await service.session(server).header()).startswith("Bearer ")
+        assert chat.shown == []
+
+    asyncio.run(story())
+
+
+@covers("one-prompt")
 def test_a_login_that_ends_while_another_is_prepared_makes_that_one_unnecessary(
     service: AuthService, server: Server, demo: Demo, tmp_path: Path, clock: ManualClock
 ) -> None:
@@ -431,4 +453,29 @@ def test_a_login_that_ends_while_another_is_prepared_makes_that_one_unnecessary(
         assert (await call).startswith("Bearer ")
         assert chat.shown == []
 
+    asyncio.run(story())
+
+
+@covers("step-up")
+def test_a_new_token_with_the_demanded_scope_needs_no_page_and_one_without_it_does(
+    service: AuthService, server: Server, demo: Demo, tmp_path: Path, clock: ManualClock
+) -> None:
+    lines = ['Bearer error="insufficient_scope", scope="mcp:admin"']
+
+    async def story() -> None:
+        await log_in(service, server)
+        session = service.session(server)
+        header = await session.header()
+        clock.now += 1
+        refresh_elsewhere(tmp_path, demo)
+        chat = RecordingPrompter(service)
+        with prompting(chat, CHAT, can_connect_shared=True):
+            assert await session.handle_challenge(header, 403, lines) not in {None, header}
+        assert len(chat.shown) == 1
+        # The login has granted the scope. A second call had sent the old token.
+        with prompting(chat, CHAT, can_connect_shared=True):
+            assert await session.handle_challenge(header, 403, lines) not in {None, header}
+        assert len(chat.shown) == 1
+
+    demo.authorization_server.change_behaviour(scopes_supported=("mcp:tools", "mcp:admin", "offline_access"))
     asyncio.run(story())
