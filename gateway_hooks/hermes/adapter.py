@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gateway_hooks.dialog.answer_text import is_continuation, may_have_another_part
 from gateway_hooks.dialog.code_detection import (
     RedirectLocations,
     collect_redirect_locations,
@@ -45,6 +47,7 @@ from gateway_hooks.hermes.login_cache import LoginCache
 from gateway_hooks.hermes.plain_text import PlainTextPlatform
 from gateway_hooks.hermes.policy import HermesPolicy, HermesSender
 from gateway_hooks.runtime.dispatcher import Dispatcher
+from gateway_hooks.runtime.held_parts import HeldParts
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.threads import run_file_work
 
@@ -92,6 +95,7 @@ class HermesAdapter:
         self._private_chat_ids: dict[str, str] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._returned_events: dict[tuple[str, str], Any] = {}
+        self._held_parts = HeldParts()
         self.platform, self.dispatcher = self._create_dispatcher()
         self.dispatcher.prompt_messages.call_before_messages(login_cache.refresh)
 
@@ -212,19 +216,21 @@ class HermesAdapter:
 
     def _claim_lines(self, event: IncomingEvent, chat: Chat) -> str | None:
         """Claim our lines of a merged message; return the text for Hermes, None if no line is ours."""
-        judgements: dict[str, Judgement] = {}
+        judgements: dict[str, Judgement | None] = {}
         # The event has the id of only one of the merged messages, and the code may be in another one.
         line_event = replace(event, message_id=hermes.UNKNOWN_MESSAGE_ID)
 
-        def is_ours(line: str) -> bool:
-            judgement = self._judge(replace(line_event, text=line), chat)
-            if judgement is not None:
-                judgements[line] = judgement
-            return judgement is not None
+        def judge(line: str) -> Judgement | None:
+            if line not in judgements:
+                judgements[line] = self._judge(replace(line_event, text=line), chat)
+            return judgements[line]
 
-        ours, rest = split_merged_message(event.text, is_ours)
+        text = _join_split_lines(event.text, judge)
+        ours, rest = split_merged_message(text, lambda line: judge(line) is not None)
         for line in ours:
-            self._start(judgements[line], chat)
+            judgement = judge(line)
+            if judgement is not None:
+                self._start(judgement, chat)
         return rest if ours else None
 
     def _paths_with_our_code(self, files: Mapping[Path, str]) -> list[Path]:
@@ -248,6 +254,7 @@ class HermesAdapter:
     def claim_event(self, event: IncomingEvent, chat: Chat) -> bool:
         """Claim an event and start to handle it; return False if it is for Hermes. Raises nothing."""
         try:
+            event = self._held_parts.join(event, chat)
             judgement = self._judge(event, chat)
         except Exception as error:  # noqa: BLE001  a bug here must not let a code through
             log.error("A message could not be read because of a bug: %s.", type(error).__name__)  # noqa: TRY400
@@ -261,11 +268,15 @@ class HermesAdapter:
         return True
 
     def _start(self, judgement: Judgement, chat: Chat) -> None:
-        """Start a task that acts on a judgement."""
-        if judgement.is_admitted:
-            self.spawn(self._act_on(judgement, chat))
+        """Start a task that acts on a judgement; the first part of an answer waits for the next part."""
+        event, intent = judgement.event, judgement.intent
+        if not judgement.is_admitted:
+            self.spawn(self._delete_messages(event, chat))
+        elif isinstance(intent, Answer) and not event.callback_data:
+            work = partial(self._act_on, judgement, chat)
+            self.spawn(self._held_parts.hold(event, chat, intent.login.request, work)())
         else:
-            self.spawn(self._delete_messages(judgement.event, chat))
+            self.spawn(self._act_on(judgement, chat))
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine as a task of this adapter. Only the type of an exception is logged."""
@@ -312,7 +323,7 @@ class HermesAdapter:
 
     async def _delete_messages(self, event: IncomingEvent, chat: Chat) -> None:
         """Delete the messages of a user that Hermes does not admit, without a reply."""
-        for message_id in (event.message_id, event.quoted_message_id):
+        for message_id in (*event.earlier_message_ids, event.message_id, event.quoted_message_id):
             if message_id:
                 with contextlib.suppress(ChatError):
                     await chat.delete(message_id)
@@ -409,6 +420,23 @@ class HermesAdapter:
                     "Prompts could not be updated; trying again in 5 seconds: %s.", type(error).__name__
                 )
             await asyncio.sleep(5)
+
+
+def _join_split_lines(text: str, judge: Callable[[str], Judgement | None]) -> str:
+    """Return the text of a merged message, with the parts of a split address on one line."""
+    lines = list[str]()
+    for line in text.splitlines():
+        if lines and is_continuation(line) and _may_have_another_part(judge(lines[-1])):
+            lines[-1] += line.strip()
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _may_have_another_part(judgement: Judgement | None) -> bool:
+    if judgement is None or not isinstance(judgement.intent, Answer):
+        return False
+    return may_have_another_part(judgement.event.text, judgement.intent.login.request)
 
 
 def _event_key(hermes_event: Any) -> tuple[str, str]:  # noqa: ANN401  Hermes's own

@@ -209,9 +209,11 @@ class Dispatcher:
                 if is_request
                 else None
             )
-        work: Work = partial(self._execute, intent, event, chat, store_error)
+        work = partial(self._execute, intent, event, chat, store_error)
         if isinstance(intent, Answer) and store_error is None and not event.callback_data:
-            work = self._held_parts.hold(event, chat, intent.login.request, work)
+            return partial(
+                self._run_work, self._held_parts.hold(event, chat, intent.login.request, work), chat
+            )
         return partial(self._run_work, work, chat)
 
     def _plan_unrelated(self, event: IncomingEvent, chat: Chat) -> Work | None:

@@ -7,8 +7,9 @@ address with a shorter code. If the bot exchanged that code, the login would end
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gateway_hooks.dialog.answer_text import is_continuation, may_have_another_part
 from gateway_hooks.dialog.platform import Chat, IncomingEvent
@@ -18,7 +19,7 @@ from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS
 # How long a first part waits for the next one: clients send the parts at once.
 PART_WAIT_SECONDS = 1.0
 
-Work = Callable[[], Awaitable[None]]
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from gateway_hooks.hermes.internals import AdapterRef
 from gateway_hooks.hermes.login_cache import LoginCache
 from gateway_hooks.hermes.policy import HermesPolicy
 from gateway_hooks.runtime import dispatcher as dispatcher_module
+from gateway_hooks.runtime import held_parts
 from gateway_hooks.runtime.config_servers import ConfigServers
 from gateway_hooks.runtime.login_actions import LoginActions
 from hermes_mcp_auth_remote.service import AuthService
@@ -260,5 +261,65 @@ def test_a_call_that_waits_for_a_login_reads_no_file_on_the_event_loop(
         assert outcome.state == "connected"
         assert connected == ["notes"]
         await adapter.stop()
+
+    asyncio.run(main())
+
+
+@covers("chat-answer-repaired", "hermes-loop")
+@pytest.mark.parametrize("is_merged", [False, True], ids=["two messages", "one merged message"])
+def test_an_answer_in_two_messages_is_joined(
+    tmp_path: Path, demo: Demo, monkeypatch: pytest.MonkeyPatch, *, is_merged: bool
+) -> None:
+    write_settings(tmp_path, demo)
+    # The second part ends the wait; a test that needs the whole time fails.
+    monkeypatch.setattr(held_parts, "PART_WAIT_SECONDS", 30.0)
+
+    async def main() -> None:
+        adapter, platform_adapter = make_adapter(tmp_path, monkeypatch)
+        await adapter.login_cache.refresh()
+        adapter.handle_event(make_event("/mcpauth notes"))
+        await settle(adapter)
+        (login,) = adapter.service.waiting_logins()
+        answer = await asyncio.to_thread(approve, login.authorization_url)
+        cut_at = answer.index("state=") + 10
+        parts = [answer[:cut_at], answer[cut_at:]]
+        if is_merged:
+            assert adapter.handle_event(make_event("\n".join(parts))) == SKIP
+        else:
+            assert adapter.handle_event(make_event(parts[0])) == SKIP
+            first_tasks = set(adapter._tasks)
+            await asyncio.sleep(0)
+            assert adapter.service.login(login.id).paste_attempts == 0
+            assert adapter.handle_event(make_event(parts[1])) == SKIP
+            for task in first_tasks:
+                task.cancel()
+        await asyncio.gather(*list(adapter._tasks), return_exceptions=True)
+        assert adapter.service.login(login.id).status == "done"
+        assert adapter.service.login(login.id).paste_attempts == 0
+        assert platform_adapter.returned == []
+
+    asyncio.run(main())
+
+
+@covers("chat-answer-repaired", "hermes-loop")
+def test_half_an_answer_without_another_part_is_refused_after_a_second(
+    tmp_path: Path, demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_settings(tmp_path, demo)
+    monkeypatch.setattr(held_parts, "PART_WAIT_SECONDS", 0.01)
+
+    async def main() -> None:
+        adapter, platform_adapter = make_adapter(tmp_path, monkeypatch)
+        await adapter.login_cache.refresh()
+        adapter.handle_event(make_event("/mcpauth notes"))
+        await settle(adapter)
+        (login,) = adapter.service.waiting_logins()
+        answer = await asyncio.to_thread(approve, login.authorization_url)
+        assert adapter.handle_event(make_event(answer[: answer.index("state=") + 10])) == SKIP
+        await settle(adapter)
+        assert adapter.service.login(login.id).status == "waiting"
+        assert "Your answer did not complete the login" in platform_adapter.sent[-1]
+        # Another word is no second part any more: it is for Hermes.
+        assert adapter.handle_event(make_event("hello-there")) is None
 
     asyncio.run(main())
