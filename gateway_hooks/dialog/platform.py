@@ -112,6 +112,24 @@ class Chat(Protocol):
         ...
 
 
+class ChatBase:
+    """The origin and the privacy of a chat. The chats of the adapters inherit from this class."""
+
+    def __init__(self, origin: Origin, *, is_private: bool) -> None:
+        self._origin = origin
+        self._is_private = is_private
+
+    @property
+    def origin(self) -> Origin:
+        """The chat and the user that the bot talks to."""
+        return self._origin
+
+    @property
+    def is_private(self) -> bool:
+        """True if only that user can read the bot's messages."""
+        return self._is_private
+
+
 class Platform(Protocol):
     """A chat platform, connected through one bot."""
 

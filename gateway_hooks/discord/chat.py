@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import discord
 
 from gateway_hooks.dialog.cards import Card
-from gateway_hooks.dialog.platform import Capabilities, Chat, ChatError, MessageGone, Sender
+from gateway_hooks.dialog.platform import Capabilities, Chat, ChatBase, ChatError, MessageGone, Sender
 from gateway_hooks.dialog.policy import Policy
 from gateway_hooks.discord.errors import translate_errors
 from gateway_hooks.discord.render import NO_MENTIONS, RenderedMessage, render_card
@@ -100,22 +100,16 @@ class DiscordPlatform:
         return None
 
 
-class ChannelChat:
+class ChannelChat(ChatBase):
     """A channel or thread of a guild, which all its members can read."""
 
-    is_private = False
-
-    def __init__(self, platform: DiscordPlatform, channel_id: int, user_id: str) -> None:
+    def __init__(
+        self, platform: DiscordPlatform, channel_id: int, user_id: str, *, is_private: bool = False
+    ) -> None:
+        origin = Origin(PLATFORM, chat_id=str(channel_id), user_id=user_id, bot_id=platform.bot_id)
+        super().__init__(origin, is_private=is_private)
         self._platform = platform
         self._channel_id = channel_id
-        self._user_id = user_id
-
-    @property
-    def origin(self) -> Origin:
-        """The channel and the user that the bot talks to."""
-        return Origin(
-            PLATFORM, chat_id=str(self._channel_id), user_id=self._user_id, bot_id=self._platform.bot_id
-        )
 
     async def send(self, card: Card) -> str:
         """Send a message and return its id; raises CannotWrite, ChatError."""
@@ -168,11 +162,10 @@ class ChannelChat:
 class DirectChat(ChannelChat):
     """The private conversation with a user, through direct messages."""
 
-    is_private = True
-
     def __init__(self, platform: DiscordPlatform, user_id: str) -> None:
         # An id from a command line may be no number. If so, use 0: no user has that id.
-        super().__init__(platform, int(user_id) if user_id.isdecimal() and user_id.isascii() else 0, user_id)
+        number = int(user_id) if user_id.isdecimal() and user_id.isascii() else 0
+        super().__init__(platform, number, user_id, is_private=True)
 
     async def edit(self, message_id: str, card: Card) -> None:
         """Edit a message, ephemeral or direct; raises MessageGone, ChatError."""

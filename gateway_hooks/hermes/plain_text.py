@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from gateway_hooks.dialog.cards import Card, spans
-from gateway_hooks.dialog.platform import CannotWrite, Capabilities, Chat, ChatError, MessageGone, Sender
+from gateway_hooks.dialog.platform import (
+    CannotWrite,
+    Capabilities,
+    Chat,
+    ChatBase,
+    ChatError,
+    MessageGone,
+    Sender,
+)
 from gateway_hooks.hermes.internals import UNKNOWN_MESSAGE_ID, AdapterRef, call_adapter, delete_message
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Origin
@@ -62,23 +70,12 @@ class PlainTextPlatform:
         return None
 
 
-class PlainTextChat:
+class PlainTextChat(ChatBase):
     """A chat through Hermes's adapter."""
 
     def __init__(self, platform_adapter: Any, origin: Origin, *, is_private: bool) -> None:  # noqa: ANN401  Hermes's own
+        super().__init__(origin, is_private=is_private)
         self._platform_adapter = platform_adapter
-        self._origin = origin
-        self._is_private = is_private
-
-    @property
-    def origin(self) -> Origin:
-        """The chat and the user that the bot talks to."""
-        return self._origin
-
-    @property
-    def is_private(self) -> bool:
-        """Whether only the user can read what the bot writes."""
-        return self._is_private
 
     async def send(self, card: Card) -> str:
         """Send a message and return its id; raises CannotWrite, ChatError."""

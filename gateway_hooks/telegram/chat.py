@@ -12,7 +12,7 @@ from telegram.constants import CallbackQueryLimit
 from telegram.error import BadRequest
 
 from gateway_hooks.dialog.cards import Card, Link, truncate
-from gateway_hooks.dialog.platform import CannotWrite, ChatError, MessageGone
+from gateway_hooks.dialog.platform import CannotWrite, ChatBase, ChatError, MessageGone
 from gateway_hooks.telegram.api_calls import ApiCalls, refusal_reason
 from gateway_hooks.telegram.render import (
     MAX_CAPTION_UNITS,
@@ -38,7 +38,7 @@ class _ButtonRefusedError(ChatError):
     """Telegram rejects the URL of a button."""
 
 
-class TelegramChat:
+class TelegramChat(ChatBase):
     """A private chat, a group, or one topic of a group.
 
     A message id is Telegram's number, such as "12", or "12+13" if message 13 contains the URL for message 12.
@@ -53,21 +53,10 @@ class TelegramChat:
         is_private: bool,
         query: CallbackQuery | None = None,
     ) -> None:
+        super().__init__(origin, is_private=is_private)
         self._bot = bot
         self._api_calls = api_calls
-        self._origin = origin
-        self._is_private = is_private
         self._query = query
-
-    @property
-    def origin(self) -> Origin:
-        """The chat and the user that the bot talks to."""
-        return self._origin
-
-    @property
-    def is_private(self) -> bool:
-        """True if only that user can read the bot's messages."""
-        return self._is_private
 
     async def send(self, card: Card) -> str:
         """Send a message, and a second one for a URL that does not fit into it; raises ChatError."""
