@@ -2,7 +2,8 @@
 
 python-telegram-bot logs requests and responses at DEBUG. httpx logs each URL at INFO, including the bot
 token in it. discord.py logs each message and each request at DEBUG. A filter on a logger rewrites the record
-before any handler receives it.
+before any handler receives it. A filter on a handler also rewrites the records of loggers that a library
+creates later.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ _SECRET_PARAMETER = re.compile(
 # A longer argument is a request or response body, which may contain secrets.
 _MAX_ARGUMENT_CHARS = 200
 _TELEGRAM_LIBRARY = "telegram"
+# A handler rewrites the records of these loggers and of the loggers below them.
+_TELEGRAM_LOGGER_TREES = ("telegram", "httpx", "httpcore", "gateway_hooks")
 _TELEGRAM_LOGGERS = (
     "telegram",
     "httpx",
@@ -69,6 +72,15 @@ class SecretFilter(logging.Filter):
         return True
 
 
+class HandlerFilter(SecretFilter):
+    """Mask the secrets in the records of the chat libraries; other records stay as they are."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite a record of those loggers if it contains a secret; always return True."""
+        is_of_library = f"{record.name}.".startswith(tuple(f"{name}." for name in _TELEGRAM_LOGGER_TREES))
+        return super().filter(record) if is_of_library else True
+
+
 class DiscordArgumentFilter(logging.Filter):
     """Keep only harmless arguments of each record: numbers, words, URLs without tokens."""
 
@@ -101,6 +113,7 @@ def harmless_value(value: object) -> object:
 
 
 _SECRET_FILTER = SecretFilter()
+_HANDLER_FILTER = HandlerFilter()
 _DISCORD_FILTER = DiscordArgumentFilter()
 _VOICE_LINE_FILTER = VoiceLineFilter()
 
@@ -108,12 +121,16 @@ _VOICE_LINE_FILTER = VoiceLineFilter()
 def redact_logs(*logger_names: str) -> None:
     """Filter the loggers of python-telegram-bot, httpx and this package, and those in `logger_names`.
 
-    If a logger already has the filter, nothing changes.
+    Also filter the handlers that exist now. If a logger or handler already has the filter, nothing changes.
     """
     prefixes = ("telegram.", "gateway_hooks.")
-    existing = [name for name in logging.root.manager.loggerDict if name.startswith(prefixes)]
+    loggers = dict(logging.root.manager.loggerDict)
+    existing = [name for name in loggers if name.startswith(prefixes)]
     for name in (*_TELEGRAM_LOGGERS, *existing, *logger_names):
         logging.getLogger(name).addFilter(_SECRET_FILTER)
+    for logger in (logging.root, *loggers.values()):
+        for handler in logger.handlers if isinstance(logger, logging.Logger) else ():
+            handler.addFilter(_HANDLER_FILTER)
 
 
 def redact_discord_logs() -> None:

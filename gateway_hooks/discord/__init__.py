@@ -101,6 +101,7 @@ class McpLogins(commands.Cog):
         clock: Clock = time.time,
         on_connected: OnConnected | None = None,
     ) -> None:
+        redact_discord_logs()
         self.platform = DiscordPlatform(bot, policy, options.command_prefix, clock)
         self.dispatcher = Dispatcher(
             service,

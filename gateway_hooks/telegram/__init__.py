@@ -213,6 +213,8 @@ class TelegramLogins:
         ValueError if the application handles a command of the same name.
         """
         _refuse_command_clash(application, self._command_prefix)
+        # The application may have created loggers and handlers since `__init__`.
+        redact_logs()
         service, servers, policy, messages, clock, on_connected = self._dispatcher_arguments
         platform = TelegramPlatform(application.bot, self._sleep, self._command_prefix)
         dispatcher = Dispatcher(
@@ -325,7 +327,8 @@ class TelegramLogins:
             self._dispatcher_task = self._start_task(application, self._run_dispatcher(application))
 
     def _check_once(self, application: TelegramApplication) -> None:
-        """Set the command menu, and report handlers that were added after `add_to`."""
+        """Set the command menu, redact new logs, and report handlers that were added after `add_to`."""
+        redact_logs()
         try:
             _refuse_command_clash(application, self._command_prefix)
         except ValueError as error:

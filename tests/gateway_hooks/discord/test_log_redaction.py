@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 from discord import VoiceClient
 
+from gateway_hooks.discord import McpLogins
 from gateway_hooks.discord.bot import LoginBot
 from gateway_hooks.log_redaction import (
     DISCORD_LOGGERS,
@@ -70,6 +72,15 @@ def test_filter_covers_all_loggers_of_library() -> None:
         "discord.backoff",
     }
     assert set(DISCORD_LOGGERS) <= known_loggers | silent_loggers
+
+
+@covers("discord-log")
+def test_the_cog_filters_the_log_before_the_bot_loads_it(tmp_path: Path) -> None:
+    for name in DISCORD_LOGGERS:
+        logging.getLogger(name).filters.clear()
+    McpLogins.from_home(LoginBot(), users={42}, home=tmp_path)
+    for name in DISCORD_LOGGERS:
+        assert any(isinstance(each, DiscordArgumentFilter) for each in logging.getLogger(name).filters), name
 
 
 @pytest.mark.parametrize(

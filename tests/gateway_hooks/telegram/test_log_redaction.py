@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from telegram.error import InvalidToken
 
 from gateway_hooks.dialog.platform import ChatError
 from gateway_hooks.log_redaction import mask_secrets, redact_logs
+from gateway_hooks.telegram import TelegramApplication, TelegramLogins
 from gateway_hooks.telegram.bot import run_bot
 from hermes_mcp_auth_remote.values import Secret
 from tests import leak_check
@@ -140,3 +142,74 @@ def test_from_home_with_a_built_application_logs_no_token(tmp_path: Path) -> Non
     assert result.returncode == 0, result.stderr
     assert "/bot****/getMe" in result.stderr
     assert TOKEN not in result.stderr
+
+
+FROM_HOME = "TelegramLogins.from_home(application, users={42}, home=home)"
+CONSTRUCTOR = "logins = TelegramLogins(AuthService(home), StaticServers([]), AllowList())"
+
+
+@covers("telegram-log")
+@pytest.mark.parametrize(
+    "steps",
+    [(FROM_HOME, "later_logger()"), (CONSTRUCTOR, "later_logger()", "logins.add_to(application)")],
+    ids=["from_home", "constructor and add_to"],
+)
+def test_an_application_that_exists_before_the_import_logs_no_token_afterwards(
+    tmp_path: Path, steps: tuple[str, ...]
+) -> None:
+    lines = (
+        "import logging",
+        "from pathlib import Path",
+        # The level hides the records of the builder, which this package cannot change afterwards.
+        "logging.basicConfig(level=logging.WARNING)",
+        "logging.getLogger('telegram').addHandler(logging.StreamHandler())",
+        "from telegram.ext import ApplicationBuilder",
+        f"application = ApplicationBuilder().token({TOKEN!r}).build()",
+        f"home = Path({str(tmp_path)!r})",
+        "def later_logger(): logging.getLogger('telegram.ext.CreatedLater')",
+        "from gateway_hooks.telegram import TelegramLogins",
+        "from gateway_hooks.dialog.policy import AllowList",
+        "from gateway_hooks.dialog.servers import StaticServers",
+        "from hermes_mcp_auth_remote.service import AuthService",
+        *steps,
+        "logging.getLogger().setLevel(logging.DEBUG)",
+        "for name in ('telegram', 'telegram.Bot', 'telegram.ext.CreatedLater', 'telegram.ext.AfterAll',",
+        "             'httpx', 'httpcore.http11', 'httpcore.of_another_version'):",
+        "    logging.getLogger(name).warning('%s: POST /bot%s/getMe', name, application.bot.token)",
+        "logging.getLogger('application.own').warning('code=%s', 'of the application')",
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert TOKEN not in result.stderr
+    assert result.stderr.count("POST /bot****/getMe") == 4 * 2 + 3
+    assert "code=of the application" in result.stderr
+
+
+@covers("telegram-log")
+def test_loggers_and_handlers_that_appear_before_the_first_update_are_filtered(
+    env: TelegramEnvironment, anna: User
+) -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+
+    async def start_bot_and_log() -> None:
+        async with env.running_bot():
+            await env.request_prompt(anna)
+            logging.getLogger("telegram.ext.AfterAll").warning("POST /bot%s/getMe", TOKEN)
+
+    application_logger = logging.getLogger("telegram")
+    original_check = TelegramLogins._check_once
+
+    def add_handler_and_check(logins: TelegramLogins, application: TelegramApplication) -> None:
+        application_logger.addHandler(handler)
+        original_check(logins, application)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TelegramLogins, "_check_once", add_handler_and_check)
+        try:
+            asyncio.run(start_bot_and_log())
+        finally:
+            application_logger.removeHandler(handler)
+    assert "POST /bot****/getMe" in stream.getvalue()
