@@ -40,6 +40,8 @@ from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.values import BootTime, CredentialKey, Entropy, Origin
 
 LoginStatus = Literal["waiting", "exchanging", "done", "failed", "expired", "cancelled"]
+PromptReason = Literal["command", "button", "agent", "other_process", "unknown"]
+"""Why a chat shows a login: the user's command or button, a call of their agent, a command on the server."""
 LoginEvent = Literal["claim", "release", "succeed", "fail", "expire", "cancel", "switch"]
 
 TRANSITIONS: Mapping[tuple[LoginStatus, LoginEvent], LoginStatus] = {
@@ -76,7 +78,8 @@ class Login:
     `added_scope` is the scope that a step-up requests beyond the granted scope. `failure` is a message and
     an advice for the user, set when the login fails. `server_message` is the server's text about the failure.
     `message_ids` are the ids of the chat messages that show the login, the prompt first; the chat edits or
-    deletes these messages later.
+    deletes these messages later. `prompt_reason` says why the chat shows the login. `is_public_only`: a chat
+    user named the server (`values.Server`).
     """
 
     id: str
@@ -97,6 +100,8 @@ class Login:
     poll_state: PollState | None = None
     polled_by: str | None = None
     message_ids: tuple[str, ...] = ()
+    prompt_reason: PromptReason = "unknown"
+    is_public_only: bool = False
     # `expires_at` by the boot clock, which cannot be set; None if the system has no such clock.
     deadline: BootTime | None = None
     # True if an earlier login registered the client. The server may have forgotten it since (quirk 49).

@@ -149,6 +149,8 @@ class Server:
     `config_files` is the identity (`hermes_home.config_identity`) of the config.yaml and .env that define
     this server. It is None if the caller does not know it, or if the URL also depends on the environment
     (`${…}`).
+    `is_public_only` is True if a chat user named the URL: then only addresses of the public internet may be
+    reached, also for the server itself.
     """
 
     name: str
@@ -156,6 +158,7 @@ class Server:
     options: ServerOptions = ServerOptions()
     headers: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
     config_files: str | None = field(default=None, compare=False)
+    is_public_only: bool = False
 
 
 def owner_for(mode: OwnershipMode, platform: str, user_id: str) -> Owner:

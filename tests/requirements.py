@@ -781,6 +781,11 @@ REQUIREMENTS = (
         "admission", "A user is admitted by a code from the terminal, or by an administrator.", "security 25"
     ),
     Requirement(
+        "chat-url",
+        "An administrator may connect an unconfigured server: public addresses only, marked as such.",
+        "security 28",
+    ),
+    Requirement(
         "chat-listed", "A user who is on no list can start nothing and gets no prompt.", "security 1, 20"
     ),
     Requirement(

@@ -50,6 +50,7 @@ def test_every_key_is_read_and_sections_of_hermes_are_ignored(tmp_path: Path) ->
         mcp_servers: {a: {url: "https://a.example/mcp", auth: oauth}}
         mcp_auth_chats:
           owners: per_user
+          connect_urls: false
           telegram:
             allow: [7, "8", "${PEOPLE}"]
             admins: 7
@@ -81,6 +82,7 @@ def test_every_key_is_read_and_sections_of_hermes_are_ignored(tmp_path: Path) ->
                 guilds=frozenset({"123456789012345678"}),
             ),
         },
+        connect_urls=False,
     )
     assert list(load_servers(home, {})) == ["a"]
 
@@ -103,7 +105,11 @@ def test_a_platform_can_turn_off_device_logins_for_itself_only() -> None:
     [
         ("owner: shared", "mcp_auth_chats.owner is not known.", "Did you mean `owners`?"),
         ("owners: all", "mcp_auth_chats.owners must be one of shared, per_user.", ""),
-        ("slack: {}", "mcp_auth_chats.slack is not known.", "Use one of: owners, telegram, discord."),
+        (
+            "slack: {}",
+            "mcp_auth_chats.slack is not known.",
+            "Use one of: owners, connect_urls, telegram,",
+        ),
         ("telegram: [7]", "mcp_auth_chats.telegram must be a mapping of keys to values.", ""),
         ("telegram: {alow: 7}", "mcp_auth_chats.telegram.alow is not known.", "Did you mean `allow`?"),
         ("telegram: {roles: [7]}", "mcp_auth_chats.telegram.roles is not known.", ""),

@@ -41,11 +41,15 @@ class ConnectionRenderer:
 
     renderer: Renderer
 
-    def server_choice_card(self, server_names: Sequence[str], title: str = "") -> Card:
-        """Return a card that asks which server to connect."""
+    def server_choice_card(
+        self, server_names: Sequence[str], title: str = "", *, can_add: bool = False
+    ) -> Card:
+        """Return a card that asks which server to connect. `can_add`: the user may name another address."""
         messages = self.renderer.messages
+        command = f"{self.renderer.capabilities.command_prefix}connect"
+        other = (messages.other_address.format(command=command),) if can_add else ()
         if not server_names:
-            return Card(messages.servers_title, paragraphs=(messages.no_servers,))
+            return Card(messages.servers_title, paragraphs=(messages.no_servers, *other))
         buttons = [
             Button(truncate(replace_unprintable(name), 40), encode_action("connect", tag_of(name)))
             for name in server_names[:MAX_LISTED_SERVERS]
@@ -53,13 +57,14 @@ class ConnectionRenderer:
         rows: tuple[Row, ...] = ()
         paragraphs: tuple[str, ...] = ()
         if not self.renderer.capabilities.has_buttons:
-            command = f"{self.renderer.capabilities.command_prefix}connect"
             rows = tuple(
                 Row(command, display_name(name), is_quoted=True) for name in server_names[:MAX_LISTED_SERVERS]
             )
         if len(server_names) > MAX_LISTED_SERVERS:
             paragraphs = (self._more_servers_text(),)
-        return Card(title or messages.servers_title, rows, paragraphs, buttons=arrange_in_rows(buttons))
+        return Card(
+            title or messages.servers_title, rows, (*paragraphs, *other), buttons=arrange_in_rows(buttons)
+        )
 
     def unknown_server_card(
         self, server_names: Sequence[str], typed_name: str, suggestion: str | None
@@ -121,8 +126,11 @@ class ConnectionRenderer:
             paragraphs=(messages.still_connected.format(server=display_name(server_name)),),
         )
 
-    def disconnected_card(self, server_name: str, *, is_revoked: bool) -> Card:
-        """Return a card that says that a server is disconnected, and whether its tokens are revoked."""
+    def disconnected_card(self, server_name: str, *, is_revoked: bool, is_configured: bool = True) -> Card:
+        """Return a card that says that a server is disconnected, and whether its tokens are revoked.
+
+        A server that the operator has not configured gets no button: its entry is gone.
+        """
         messages = self.renderer.messages
         connect_button = Button(
             messages.connect_button.format(server=truncate(replace_unprintable(server_name), 40)),
@@ -131,7 +139,7 @@ class ConnectionRenderer:
         return Card(
             messages.disconnected_title.format(server=display_name(server_name)),
             paragraphs=(messages.tokens_revoked if is_revoked else messages.revocation_unconfirmed,),
-            buttons=((connect_button,),),
+            buttons=((connect_button,),) if is_configured else (),
         )
 
     def refusal_card(self, reason: Refusal, waiting_count: int) -> Card:

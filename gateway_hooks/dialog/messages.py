@@ -41,6 +41,11 @@ class Messages:
     reason_agent: str = "Your agent needs it for your question."
     reason_other_process: str = "A command on the server asks you."
     reason_unknown: str = "Continue only if you expect this."
+    # The same for a server that the operator has not configured, on one line.
+    unconfigured_for_user: str = "You asked for it. No operator set it up."
+    unconfigured_for_agent: str = "Your agent asks. No operator set it up."
+    unconfigured_for_other_process: str = "A command asks. No operator set it up."
+    unconfigured_unknown: str = "Do you expect it? No operator set it up."
     # The steps of a login.
     approve_step: str = "1. Open the page and approve."
     approve_for_all_step: str = "1. Open the page; approve for all users."
@@ -121,6 +126,11 @@ class Messages:
     unknown_server_title: str = "There is no such server"
     unknown_server_similar_title: str = "There is no {name}"
     did_you_mean: str = "Did you mean {server}?"
+    address_refused_title: str = "This address cannot be connected"
+    addresses_for_admins: str = "Only an administrator may connect a server that is not configured."
+    addresses_off: str = "This bot connects only configured servers."
+    addresses_off_advice: str = "To allow others, set mcp_auth_chats.connect_urls to true in config.yaml."
+    other_address: str = "To connect another server, send {command} and its https address."
     servers_title: str = "Which server do you want to connect?"
     no_servers: str = "This bot has no server that users can log in to."
     connections_title: str = "Connections"
@@ -195,7 +205,7 @@ class Messages:
     connect_description: str = "Log in to a server"
     connections_description: str = "Show connections, or disconnect"
     disconnect_description: str = "Disconnect a server"
-    server_option_description: str = "The name of the server"
+    server_option_description: str = "The name of the server, or its https address"
     # Help of the standalone bot.
     hint: str = "I only connect servers: send {connect}."
     help_title: str = "I connect your agent to its MCP servers"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from gateway_hooks.dialog.platform import Sender
 from hermes_mcp_auth_remote.login import Login
@@ -41,6 +41,35 @@ class Policy(Protocol):
         ...
 
 
+@runtime_checkable
+class UrlPolicy(Protocol):
+    """The part of a policy that lets administrators connect servers by their address.
+
+    With a policy that has no such part, users connect only the servers of the operator.
+    """
+
+    @property
+    def allows_urls(self) -> bool:
+        """True if administrators may connect a server that the operator has not configured."""
+        ...
+
+    def is_admin(self, sender: Sender) -> bool:
+        """Return True for an administrator, also if each user has their own tokens."""
+        ...
+
+
+def allows_urls(policy: Policy) -> bool:
+    """Return True if a policy lets administrators connect servers by their address."""
+    return isinstance(policy, UrlPolicy) and policy.allows_urls
+
+
+def may_log_in(policy: Policy, sender: Sender, *, is_configured: bool) -> bool:
+    """Return True if a user may log in to a server. `is_configured`: the operator has configured it."""
+    if not policy.may_change(sender):
+        return False
+    return is_configured or (isinstance(policy, UrlPolicy) and policy.allows_urls and policy.is_admin(sender))
+
+
 UserIds = Iterable[str | int]
 """Ids of a platform, as numbers or as text."""
 
@@ -52,6 +81,8 @@ class AllowList:
     `admins` may change shared connections; None allows every user who may talk. If `guilds` is set, roles
     count only in those guilds. The ids in `users` and `admins` count everywhere. `owners`: "shared" or
     "per_user" tokens.
+    `connect_urls`: administrators may connect servers that the operator has not configured; None allows this
+    if each user has their own tokens.
     """
 
     users: frozenset[str] = frozenset()
@@ -60,6 +91,7 @@ class AllowList:
     admin_roles: frozenset[str] = frozenset()
     guilds: frozenset[str] = frozenset()
     owners: OwnershipMode = "shared"
+    connect_urls: bool | None = None
 
     def __init__(
         self,
@@ -69,6 +101,8 @@ class AllowList:
         admin_roles: UserIds = (),
         guilds: UserIds = (),
         owners: OwnershipMode = "shared",
+        *,
+        connect_urls: bool | None = None,
     ) -> None:
         """Raise TypeError if an argument is one id instead of a set of ids."""
         values = {
@@ -78,6 +112,7 @@ class AllowList:
             "admin_roles": _ids(admin_roles, "admin_roles"),
             "guilds": _ids(guilds, "guilds"),
             "owners": owners,
+            "connect_urls": connect_urls,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -97,6 +132,17 @@ class AllowList:
             return False
         if self.owners == "per_user" or (self.admins is None and not self.admin_roles):
             return True
+        return self.is_admin(sender)
+
+    @property
+    def allows_urls(self) -> bool:
+        """True if administrators may connect a server that the operator has not configured."""
+        return self.owners == "per_user" if self.connect_urls is None else self.connect_urls
+
+    def is_admin(self, sender: Sender) -> bool:
+        """Return True for an administrator; if none is named, for each user whom the operator lists by id."""
+        if self.admins is None and not self.admin_roles:
+            return sender.user_id in self.users
         return sender.user_id in (self.admins or ()) or self._has_role(self.admin_roles, sender)
 
     def _has_role(self, role_ids: frozenset[str], sender: Sender) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from gateway_hooks.dialog.cards import (
     MAX_VALUE_CHARS,
@@ -26,7 +25,7 @@ from gateway_hooks.dialog.intents import COMMANDS_BY_VERB
 from gateway_hooks.dialog.messages import ENGLISH, Messages
 from gateway_hooks.dialog.platform import Capabilities
 from hermes_mcp_auth_remote.errors import McpAuthError
-from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.login import Connection, Login, PromptReason
 from hermes_mcp_auth_remote.oauth.client import supports_device_flow
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
@@ -52,10 +51,6 @@ MAX_QR_BYTES = 1003
 # Enough for an error message with a file name or a URL.
 MAX_ERROR_CHARS = 600
 
-PromptReason = Literal["command", "button", "agent", "other_process", "unknown"]
-"""Why a user gets a prompt: their command or button, a call of their agent, a command on the server. After a
-restart of the bot the reason is unknown."""
-
 
 @dataclass(frozen=True, slots=True)
 class Renderer:
@@ -80,7 +75,7 @@ class Renderer:
         title = messages.connect_title.format(server=display_name(login.key.server_name))
         if login.status == "exchanging":
             return Card(title, paragraphs=(messages.exchanging,))
-        card = Card(title, self._prompt_rows(login, now), intro=self._reason_text(reason))
+        card = Card(title, self._prompt_rows(login, now), intro=self._reason_text(login, reason))
         if device_authorization is not None:
             return self._device_prompt_card(card, login, device_authorization)
         is_unreachable = is_loopback_host(host_of(login.request.redirect_uri))
@@ -148,8 +143,16 @@ class Renderer:
         value = truncate(replace_unprintable(display_scope(others)))
         return Row(label, value, is_quoted=True, lead=f"{words}, " if words else "")
 
-    def _reason_text(self, reason: PromptReason) -> str:
+    def _reason_text(self, login: Login, reason: PromptReason) -> str:
         messages = self.messages
+        if login.is_public_only:
+            return {
+                "command": messages.unconfigured_for_user,
+                "button": messages.unconfigured_for_user,
+                "agent": messages.unconfigured_for_agent,
+                "other_process": messages.unconfigured_for_other_process,
+                "unknown": messages.unconfigured_unknown,
+            }[reason]
         return {
             "command": messages.reason_command.format(command=f"{self.capabilities.command_prefix}connect"),
             "button": messages.reason_button,

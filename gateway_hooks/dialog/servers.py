@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 from hashlib import sha256
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from hermes_mcp_auth_remote.config.server_names import find_spelling
 from hermes_mcp_auth_remote.errors import McpAuthError, ServerNotFound
@@ -27,6 +27,19 @@ class Servers(Protocol):
 
     def find(self, name: str) -> Server:
         """Return one server; raises ServerNotFound, or ConfigError if its entry is invalid."""
+        ...
+
+
+@runtime_checkable
+class ServerEntries(Protocol):
+    """The part of `Servers` with a configuration file, which may have entries that chats do not offer."""
+
+    def entry_names(self) -> list[str]:
+        """Return the names of all entries; raises ConfigError."""
+        ...
+
+    def find_entry(self, name: str) -> Server | None:
+        """Return the server of any entry with a URL; None if there is none, or if the entry is invalid."""
         ...
 
 

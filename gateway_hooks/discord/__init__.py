@@ -114,7 +114,6 @@ class McpLogins(commands.Cog):
             answers_all=options.answers_all,
         )
         self._bot = bot
-        self._servers = servers
         self._policy = policy
         self._messages = messages
         self._options = options
@@ -141,6 +140,7 @@ class McpLogins(commands.Cog):
         *,
         admins: UserIds | None = None,
         owners: OwnershipMode = "shared",
+        connect_urls: bool | None = None,
         home: Path | None = None,
         options: Options = Options(),
     ) -> McpLogins:
@@ -149,7 +149,7 @@ class McpLogins(commands.Cog):
         `home` replaces HERMES_HOME. Raises ConfigError if there is no home directory.
         """
         directory = Path(hermes_home(os.environ)) if home is None else home
-        policy = AllowList(users, admins, owners=owners)
+        policy = AllowList(users, admins, owners=owners, connect_urls=connect_urls)
         return cls(bot, AuthService(directory), ConfigServers(directory), policy, options=options)
 
     def session(self, server_name: str, user: DiscordUser) -> Session:
@@ -336,10 +336,11 @@ class McpLogins(commands.Cog):
         task.add_done_callback(self._tasks.discard)
 
     async def _server_names(self, interaction: Interaction) -> list[str]:
-        if not self._policy.may_talk(await self._find_sender(interaction.user)):
+        sender = await self._find_sender(interaction.user)
+        if not self._policy.may_talk(sender):
             return []
         try:
-            return await run_file_work(self._servers.names)
+            return await run_file_work(self.dispatcher.server_names, sender.user_id)
         except McpAuthError:
             return []
 

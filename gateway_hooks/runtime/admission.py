@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gateway_hooks.dialog.platform import Sender
 from gateway_hooks.dialog.policy import AllowList
@@ -88,9 +88,12 @@ class Admission:
 
     def is_admin(self, sender: Sender) -> bool:
         """Return True for an administrator. If none is configured, return True for the operator's users."""
-        if self._policy.admins is None and not self._policy.admin_roles:
-            return sender.user_id in self.allow_list.users
-        return replace_owners(self._policy).may_change(sender)
+        return self._policy.is_admin(sender)
+
+    @property
+    def allows_urls(self) -> bool:
+        """True if administrators may connect a server that the operator has not configured."""
+        return self._policy.allows_urls
 
     def start_pairing(self) -> str:
         """Return a new code for the first administrator, for the operator's terminal."""
@@ -194,12 +197,8 @@ class Admission:
             base.admin_roles,
             base.guilds,
             base.owners,
+            connect_urls=base.connect_urls,
         )
-
-
-def replace_owners(policy: AllowList) -> AllowList:
-    """Return the policy for shared tokens, in which only administrators may change something."""
-    return replace(policy, owners="shared")
 
 
 def _looks_like_code(word: str) -> bool:

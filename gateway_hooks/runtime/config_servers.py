@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hermes_mcp_auth_remote.config import Configuration, read_configuration
-from hermes_mcp_auth_remote.errors import ServerNotFound
+from hermes_mcp_auth_remote.errors import McpAuthError, ServerNotFound
 from hermes_mcp_auth_remote.hermes_home import CONFIG_FILES, MTIME_RESOLUTION_NS
 from hermes_mcp_auth_remote.values import Server
 
@@ -36,6 +37,18 @@ class ConfigServers:
                 f"No server {name} is configured here.", "Choose one of the configured servers."
             )
         return snapshot.configuration.find_server(name)
+
+    def entry_names(self) -> list[str]:
+        """Return the names of all entries of config.yaml, also of those that users cannot log in to."""
+        configuration = self._current_snapshot().configuration
+        return [] if configuration is None else configuration.entry_names()
+
+    def find_entry(self, name: str) -> Server | None:
+        """Return the server of any entry with a URL; None if there is none, or if the entry is invalid."""
+        configuration = self._current_snapshot().configuration
+        with contextlib.suppress(McpAuthError):
+            return None if configuration is None else configuration.get_server(name)
+        return None
 
     def _current_snapshot(self) -> _ConfigSnapshot:
         """Return the last snapshot if the files have not changed since then, else read the files again."""

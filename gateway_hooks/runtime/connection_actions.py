@@ -7,7 +7,7 @@ from collections.abc import Collection
 from gateway_hooks.dialog.connection_rendering import ServerStatus
 from gateway_hooks.dialog.intents import Disconnect
 from gateway_hooks.dialog.platform import Chat, IncomingEvent
-from gateway_hooks.dialog.servers import resolve_server
+from gateway_hooks.dialog.servers import Servers
 from gateway_hooks.runtime.context import Context
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.threads import run_file_work
@@ -28,7 +28,8 @@ class ConnectionActions:
         waiting_keys = {
             login.key for login in logins if login.status == "waiting" and login.origin.user_id == user_id
         }
-        statuses = await run_file_work(self._read_statuses, owner, waiting_keys)
+        servers = self._context.servers_of(owner)
+        statuses = await run_file_work(self._read_statuses, servers, owner, waiting_keys)
         may_change = self._context.policy.may_change(event.sender)
         await self._context.reply(
             chat,
@@ -38,11 +39,13 @@ class ConnectionActions:
             ),
         )
 
-    def _read_statuses(self, owner: Owner, waiting_keys: Collection[CredentialKey]) -> list[ServerStatus]:
+    def _read_statuses(
+        self, servers: Servers, owner: Owner, waiting_keys: Collection[CredentialKey]
+    ) -> list[ServerStatus]:
         statuses: list[ServerStatus] = []
-        for name in self._context.servers.names():
+        for name in servers.names():
             try:
-                server = self._context.servers.find(name)
+                server = servers.find(name)
                 has_waiting_login = CredentialKey(name, owner) in waiting_keys
                 statuses.append(
                     ServerStatus(
@@ -68,7 +71,9 @@ class ConnectionActions:
             # Users confirm this way on a platform without buttons.
             name, is_confirmed = name[: -len(" yes")].rstrip(), True
         try:
-            server = await run_file_work(resolve_server, self._context.servers, name, intent.server_tag)
+            servers = self._context.servers_of(owner)
+            server = await run_file_work(servers.resolve, name, intent.server_tag)
+            is_configured = server is None or await run_file_work(servers.is_configured, server)
         except McpAuthError as error:
             card = self._context.renderer.error_card(messages.connections_title, error)
             await self._context.reply(chat, event, card)
@@ -89,7 +94,9 @@ class ConnectionActions:
             await chat.show_toast(messages.please_wait)
             try:
                 is_revoked = await self._context.service.logout(server, owner)
-                card = self._context.connection_renderer.disconnected_card(server.name, is_revoked=is_revoked)
+                card = self._context.connection_renderer.disconnected_card(
+                    server.name, is_revoked=is_revoked, is_configured=is_configured
+                )
             except McpAuthError as error:
                 card = self._context.renderer.error_card(messages.connections_title, error)
             await self._context.reply(chat, event, card)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gateway_hooks.dialog.cards import Button, Card, Link, encode_action
 from gateway_hooks.dialog.connection_rendering import ConnectionRenderer
 from gateway_hooks.dialog.intents import START_PAYLOAD_PREFIX
 from gateway_hooks.dialog.messages import Messages
-from gateway_hooks.dialog.platform import Chat, ChatError, IncomingEvent, MessageGone, Platform
-from gateway_hooks.dialog.policy import Policy
+from gateway_hooks.dialog.platform import Chat, ChatError, IncomingEvent, MessageGone, Platform, Sender
+from gateway_hooks.dialog.policy import Policy, allows_urls, may_log_in
 from gateway_hooks.dialog.rendering import Renderer, display_name
 from gateway_hooks.dialog.servers import Servers, redirect_uris
 from gateway_hooks.runtime.message_sync import PromptMessages
+from gateway_hooks.runtime.user_servers import UserServers
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.threads import run_file_work
@@ -41,6 +43,20 @@ class Context:
     def owner(self, user_id: str) -> Owner:
         """Return the owner of a user's tokens."""
         return self.policy.owner(self.platform.name, user_id)
+
+    def may_log_in(self, sender: Sender, login: Login) -> bool:
+        """Return True if a user may still complete this login."""
+        return may_log_in(self.policy, sender, is_configured=not login.is_public_only)
+
+    def servers_of(self, owner: Owner, logins: Iterable[Login] = ()) -> UserServers:
+        """Return the servers that the owner's users see; `logins` are recent logins of one of them."""
+        includes_stored = owner is not None or allows_urls(self.policy)
+        return UserServers(self.servers, self.service, owner, includes_stored=includes_stored, logins=logins)
+
+    async def servers_of_user(self, user_id: str) -> UserServers:
+        """Return the servers that a user sees, also those of the user's recent logins; raises StoreError."""
+        logins = [login for login in await self.logins() if login.origin.user_id == user_id]
+        return self.servers_of(self.owner(user_id), logins)
 
     async def logins(self) -> list[Login]:
         """Return this platform's logins, except those that ended more than an hour ago."""

@@ -40,7 +40,7 @@ from gateway_hooks.dialog.intents import (
 )
 from gateway_hooks.dialog.messages import ENGLISH, Messages
 from gateway_hooks.dialog.platform import CannotWrite, Chat, ChatError, IncomingEvent, Platform, Sender
-from gateway_hooks.dialog.policy import UNKNOWN_USER_REPLY_SECONDS, Policy
+from gateway_hooks.dialog.policy import UNKNOWN_USER_REPLY_SECONDS, Policy, may_log_in
 from gateway_hooks.dialog.rendering import Renderer
 from gateway_hooks.dialog.servers import Servers
 from gateway_hooks.runtime.admission import Admission
@@ -263,7 +263,12 @@ class Dispatcher:
     @with_hidden_locals
     def session(self, server_name: str, user_id: str) -> Session:
         """Return the session for calls on behalf of a user; raises ServerNotFound, ConfigError."""
-        return self._context.service.session(self._context.servers.find(server_name), self.owner(user_id))
+        owner = self.owner(user_id)
+        return self._context.service.session(self._context.servers_of(owner).find(server_name), owner)
+
+    def server_names(self, user_id: str) -> list[str]:
+        """Return the names of the servers that a user sees. Reads files; raises ConfigError, StoreError."""
+        return self._context.servers_of(self.owner(user_id)).names()
 
     @contextmanager
     def prompt_in(
@@ -284,7 +289,7 @@ class Dispatcher:
         private_chat = self._context.platform.private_chat(sender.user_id)
         prompt_chat = chat if chat is not None and chat.is_private else private_chat
         prompter = _ChatPrompter(
-            self._context, private_chat, chat, wait_seconds if continues_after_login else -1.0
+            self._context, sender, private_chat, chat, wait_seconds if continues_after_login else -1.0
         )
         may_change = self._context.policy.may_change(sender)
         # Without permission, the call gets no user id, so that no login starts.
@@ -381,16 +386,25 @@ class _ChatPrompter:
     """Shows, in private, the logins that an agent's calls need. `PromptMessages` shows their outcome."""
 
     def __init__(
-        self, context: Context, private_chat: Chat, source_chat: Chat | None, wait_seconds: float
+        self,
+        context: Context,
+        sender: Sender,
+        private_chat: Chat,
+        source_chat: Chat | None,
+        wait_seconds: float,
     ) -> None:
         """`wait_seconds`: how long the agent's call waits for the login; below 0 if it does not wait."""
         self.wait_seconds = wait_seconds
         self._context = context
+        self._sender = sender
         self._private_chat = private_chat
         self._source_chat = source_chat
 
     async def show(self, login: Login) -> None:
-        """Show a login; raises AuthorizationRequired if the platform fails."""
+        """Show a login; raises AuthorizationRequired if the platform fails, or if the user may not log in."""
+        if not may_log_in(self._context.policy, self._sender, is_configured=not login.is_public_only):
+            reason = "the user may not log in to this server"
+            raise AuthorizationRequired(login.key.server_name, reason=reason)
         try:
             await self._show_in_chat(login)
         except ChatError as error:

@@ -39,7 +39,7 @@ class LoginActions:
     async def submit_answer(self, login: Login, event: IncomingEvent, chat: Chat) -> None:
         """Delete the pasted answer from the chat, then complete the login with it."""
         messages = self._context.messages
-        if not self._context.policy.may_change(event.sender):
+        if not self._context.may_log_in(event.sender, login):
             await self.cancel_and_delete_answer(login, event, chat)
             await chat.send(self._context.renderer.admins_only_card())
             return
@@ -102,7 +102,7 @@ class LoginActions:
     async def handle_login_command(self, login: Login, verb: str, event: IncomingEvent, chat: Chat) -> None:
         """Show a login's QR code, switch its flow, or cancel it; raises ChatError, StoreError."""
         messages = self._context.messages
-        if not self._context.policy.may_change(event.sender):
+        if not self._context.may_log_in(event.sender, login):
             await self.cancel_login(login)
             await self._context.reply_text(chat, event, messages.admins_only)
             return
@@ -223,7 +223,7 @@ class LoginActions:
             await self._context.reply_text(chat, event, messages.login_over)
         elif login.origin.user_id != event.sender.user_id:
             await self._context.reply_text(chat, event, messages.not_your_login)
-        elif not self._context.policy.may_change(event.sender):
+        elif not self._context.may_log_in(event.sender, login):
             await self.cancel_login(login)
             await self._context.reply_text(chat, event, messages.admins_only)
         else:

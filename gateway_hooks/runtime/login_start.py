@@ -7,16 +7,18 @@ from collections import deque
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
-from gateway_hooks.dialog.cards import Button, encode_action
+from gateway_hooks.dialog.cards import Button, Card, encode_action
 from gateway_hooks.dialog.intents import Connect
 from gateway_hooks.dialog.platform import CannotWrite, Chat, ChatError, IncomingEvent
 from gateway_hooks.dialog.policy import MAX_STARTS_PER_HOUR, MAX_WAITING_PER_USER, refusal
-from gateway_hooks.dialog.rendering import PromptReason, display_name
-from gateway_hooks.dialog.servers import resolve_server, similar_server, tag_of
+from gateway_hooks.dialog.rendering import display_name
+from gateway_hooks.dialog.servers import tag_of
 from gateway_hooks.runtime.context import Context
 from gateway_hooks.runtime.message_sync import PromptContext
+from gateway_hooks.runtime.server_choice import ServerChoice
+from gateway_hooks.runtime.user_servers import has_secret_part, is_url
 from hermes_mcp_auth_remote.errors import McpAuthError
-from hermes_mcp_auth_remote.threads import run_file_work
+from hermes_mcp_auth_remote.login import PromptReason
 from hermes_mcp_auth_remote.values import Server
 
 
@@ -25,6 +27,7 @@ class LoginStarter:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._server_choice = ServerChoice(context)
         self._start_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         # For each user, when starts failed (epoch seconds). A failed start leaves no login record to count.
         self._failed_starts: dict[str, deque[float]] = {}
@@ -42,29 +45,27 @@ class LoginStarter:
             card = self._context.renderer.admins_only_card()
             await self._context.reply(chat, event, card)
             return True
+        if is_url(intent.server_name) and has_secret_part(intent.server_name):
+            await self._delete_address(event, chat, source_chat)
         try:
-            server = await run_file_work(
-                resolve_server, self._context.servers, intent.server_name, intent.server_tag
-            )
-            names = [] if server else await run_file_work(self._context.servers.names)
+            server = await self._server_choice.choose(intent, event.sender)
         except McpAuthError as error:
-            card = self._context.renderer.error_card(messages.connections_title, error)
-            await self._context.reply(chat, event, card)
+            is_address = is_url(intent.server_name)
+            title = messages.address_refused_title if is_address else messages.connections_title
+            await self._context.reply(chat, event, self._context.renderer.error_card(title, error))
             return True
-        if server is None:
-            renderer = self._context.connection_renderer
-            card = (
-                renderer.unknown_server_card(
-                    names, intent.server_name, similar_server(names, intent.server_name)
-                )
-                if intent.server_name and names
-                else renderer.server_choice_card(names)
-            )
-            await self._context.reply(chat, event, card)
+        if isinstance(server, Card):
+            await self._context.reply(chat, event, server)
             return True
         await chat.show_toast(messages.please_wait)
         async with self._start_lock(user_id):
             return await self._start(server, event, chat, source_chat)
+
+    async def _delete_address(self, event: IncomingEvent, chat: Chat, source_chat: Chat | None) -> None:
+        """Delete a message with an address that may contain a key, or ask the user to delete it."""
+        if event.message_id and not await self._context.delete_messages(event, source_chat or chat):
+            messages = self._context.messages
+            await chat.send(Card(messages.connections_title, paragraphs=(messages.delete_failed,)))
 
     async def _start(
         self, server: Server, event: IncomingEvent, chat: Chat, source_chat: Chat | None
@@ -104,7 +105,12 @@ class LoginStarter:
             failed_starts = self._failed_starts.setdefault(user_id, deque(maxlen=MAX_STARTS_PER_HOUR))
             failed_starts.append(self._context.clock())
             messages = self._context.messages
-            try_again = ((Button(messages.try_again_button, encode_action("connect", tag_of(server.name))),),)
+            # No record of this login says what the button of an unconfigured server means.
+            try_again = (
+                ()
+                if server.is_public_only
+                else ((Button(messages.try_again_button, encode_action("connect", tag_of(server.name))),),)
+            )
             title = messages.failed_title.format(server=display_name(server.name))
             await self._context.reply(chat, event, self._context.renderer.error_card(title, error, try_again))
             return True

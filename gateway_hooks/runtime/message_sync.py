@@ -18,12 +18,12 @@ from weakref import WeakValueDictionary
 
 from gateway_hooks.dialog.cards import Card
 from gateway_hooks.dialog.platform import CannotWrite, Chat, ChatError, MessageGone, Platform
-from gateway_hooks.dialog.policy import Policy
-from gateway_hooks.dialog.rendering import PromptReason, Renderer, next_countdown_at
+from gateway_hooks.dialog.policy import Policy, may_log_in
+from gateway_hooks.dialog.rendering import Renderer, next_countdown_at
 from gateway_hooks.dialog.servers import Servers, tag_of
 from gateway_hooks.runtime.prompt_cache import PromptCache
 from hermes_mcp_auth_remote.errors import McpAuthError
-from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.login import Connection, Login, PromptReason
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.protocol import UNKNOWN, Unknown, Version
 from hermes_mcp_auth_remote.threads import run_file_work
@@ -43,7 +43,7 @@ OnConnected = Callable[[Login, Connection], Awaitable[None]]
 
 @dataclass(slots=True)
 class PromptContext:
-    """Why and where a login is shown. It is not stored, so after a restart of the bot it is unknown.
+    """Why and where a login is shown. Only the reason is stored, in the record of the login.
 
     `is_started_here`: the user asked for the login in the chat that shows it. `agent_continues` returns
     whether the agent's call that needed the login still waits; None if there is no such call.
@@ -52,6 +52,15 @@ class PromptContext:
     reason: PromptReason = "unknown"
     is_started_here: bool = True
     agent_continues: Callable[[], bool] | None = None
+
+
+def _stored_context(reason: PromptReason) -> PromptContext:
+    """Return the context of a login that an earlier process showed: no call of an agent waits any more."""
+    return PromptContext(
+        reason,
+        is_started_here=reason != "other_process",
+        agent_continues=(lambda: False) if reason == "agent" else None,
+    )
 
 
 class PromptMessages:
@@ -172,7 +181,7 @@ class PromptMessages:
             message_id = await chat.send(card)
         self._shown_cards[login.id] = card
         # The store keeps the ids of this login's earlier messages. The bot deletes them when the login ends.
-        await self._service.save_prompt_message(login.id, message_id)
+        await self._service.save_prompt_message(login.id, message_id, self._context_of(login).reason)
 
     async def add_message(self, login_id: str, message_id: str, chat: Chat) -> None:
         """Register a message of a login. The bot deletes it when the login ends or switches its flow.
@@ -305,7 +314,7 @@ class PromptMessages:
         return written_count > self._counts_at_prompt.get(login.id, written_count)
 
     def _context_of(self, login: Login) -> PromptContext:
-        return self._contexts.get(login.id) or PromptContext()
+        return self._contexts.get(login.id) or _stored_context(login.prompt_reason)
 
     def _prompt_card(self, login: Login) -> Card:
         return self._prompt_cache.card(login, self._context_of(login).reason)
@@ -340,7 +349,8 @@ class PromptMessages:
 
     async def _cancel_unless_allowed(self, login: Login) -> bool:
         """Return True if the user may log in, else cancel the login; raises ChatError."""
-        if self._policy.may_change(await self._platform.fetch_sender(login.origin.user_id)):
+        sender = await self._platform.fetch_sender(login.origin.user_id)
+        if may_log_in(self._policy, sender, is_configured=not login.is_public_only):
             return True
         user_id = login.origin.user_id
         log.warning(

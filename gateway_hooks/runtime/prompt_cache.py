@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway_hooks.dialog.cards import Card
-from gateway_hooks.dialog.rendering import PromptReason, Renderer, next_countdown_at
-from hermes_mcp_auth_remote.login import Login
+from gateway_hooks.dialog.rendering import Renderer, next_countdown_at
+from hermes_mcp_auth_remote.login import Login, PromptReason
 from hermes_mcp_auth_remote.values import Clock
 
 

@@ -18,9 +18,12 @@ from dataclasses import dataclass, replace
 
 from gateway_hooks.dialog.cards import Card
 from gateway_hooks.dialog.platform import CannotWrite, ChatError
+from gateway_hooks.dialog.policy import allows_urls, may_log_in
 from gateway_hooks.dialog.servers import tag_of
 from gateway_hooks.runtime.context import Context
+from gateway_hooks.runtime.user_servers import stored_server
 from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.hermes_home import file_stem
 from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.status import next_change_at, session_status
 from hermes_mcp_auth_remote.store.protocol import Notice
@@ -56,6 +59,7 @@ class _SessionNeeds:
         self._context = context
         self._changes = context.service.watch_keys()
         self._servers: dict[str, Server] = {}
+        self._configured_stems = set[str]()
         self._keys = set[CredentialKey]()
         self._next_check_at = list[tuple[float, int, CredentialKey]]()
         self._entry_numbers = itertools.count()
@@ -70,6 +74,7 @@ class _SessionNeeds:
         """
         servers = self._read_servers()
         changed_keys = self._changes.poll()
+        self._configured_stems = self._context.servers_of(None).configured_stems()
         self._keys |= changed_keys
         if servers != self._servers:
             changed_keys |= {
@@ -101,15 +106,27 @@ class _SessionNeeds:
         return servers
 
     def _read_connection(self, key: CredentialKey) -> None:
-        server, connection = self._servers.get(key.server_name), None
-        if server is not None:
-            with contextlib.suppress(McpAuthError):
-                # Skip unreadable files: /connections shows the error.
+        connection = None
+        with contextlib.suppress(McpAuthError):
+            # Skip unreadable files: /connections shows the error.
+            server = self._servers.get(key.server_name) or self._stored_server(key)
+            if server is not None:
                 connection = self._context.service.connection(server, key.owner)
         if connection is None:
             self.connections.pop(key, None)
         else:
             self.connections[key] = connection
+
+    def is_configured(self, key: CredentialKey) -> bool:
+        """Return True if the operator has configured the server of a session."""
+        return file_stem(key.server_name) in self._configured_stems
+
+    def _stored_server(self, key: CredentialKey) -> Server | None:
+        """Return a server that a user has connected by its address; raises StoreError."""
+        if self.is_configured(key) or not (key.owner is not None or allows_urls(self._context.policy)):
+            return None
+        server = stored_server(self._context.service, key.server_name, key.owner)
+        return server if server is not None and server.is_public_only else None
 
     def _check(self, key: CredentialKey, now: float) -> None:
         connection = self.connections.get(key)
@@ -181,7 +198,8 @@ class ExpiryReminders:
                 await self._edit_message(previous, card)
             return
         try:
-            if not self._context.policy.may_change(await platform.fetch_sender(user_id)):
+            sender, is_configured = await platform.fetch_sender(user_id), self._sessions.is_configured(key)
+            if not may_log_in(self._context.policy, sender, is_configured=is_configured):
                 return
             # Store the notice first, so that only one of several processes sends the message.
             if await self._replace_notice(previous, notice):

@@ -188,6 +188,7 @@ class TelegramLogins:
         *,
         admins: UserIds | None = None,
         owners: OwnershipMode = "shared",
+        connect_urls: bool | None = None,
         home: Path | None = None,
         command_prefix: str = "/",
     ) -> TelegramLogins:
@@ -197,7 +198,7 @@ class TelegramLogins:
         `add_to`; the command menu is set. Raises ConfigError if there is no home directory.
         """
         directory = Path(hermes_home(os.environ)) if home is None else home
-        policy = AllowList(users, admins, owners=owners)
+        policy = AllowList(users, admins, owners=owners, connect_urls=connect_urls)
         logins = cls(AuthService(directory), ConfigServers(directory), policy, command_prefix=command_prefix)
         logins.add_to(application, sets_menu=True)
         return logins

@@ -63,8 +63,10 @@ def parse_user_update(
         return None
     text = message.text or message.caption or ""
     # An edited command ran before the edit: do not run it again. An edited answer may be complete only now.
+    # A command that was forwarded, or that another bot composed, is not the sender's own: it could name any
+    # address.
     command, length = "", 0
-    if not update.edited_message:
+    if not (update.edited_message or message.forward_origin or message.via_bot):
         command, length = _parse_command(message, bot_username, command_prefix)
     if command:
         # Only the entity tells where the command ends: any character may follow it.

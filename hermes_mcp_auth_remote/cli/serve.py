@@ -212,6 +212,7 @@ def _make_policy(
         admin_roles=platform_settings.admin_roles,
         guilds=platform_settings.guilds,
         owners=chats.owners,
+        connect_urls=chats.connect_urls,
     )
 
 

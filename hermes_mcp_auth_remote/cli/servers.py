@@ -55,7 +55,8 @@ def server_for_key(key: CredentialKey, configuration: Configuration | None = Non
     except StoreError:
         return Server(key.server_name, "")
     if credentials.binding is not None:
-        return Server(key.server_name, credentials.binding.server_url)
+        binding = credentials.binding
+        return Server(key.server_name, binding.server_url, is_public_only=binding.is_public_only)
     authorization_server = credentials.authorization_server
     return Server(key.server_name, "" if authorization_server is None else authorization_server.issuer)
 

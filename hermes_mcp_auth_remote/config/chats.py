@@ -64,6 +64,8 @@ class ChatSettings:
 
     owners: OwnershipMode = "shared"
     platforms: Mapping[str, PlatformSettings] = field(default_factory=dict[str, PlatformSettings])
+    # Administrators may connect servers that are not configured; None: if each user has their own tokens.
+    connect_urls: bool | None = None
 
     def platform_settings(self, platform: str) -> PlatformSettings:
         """Return the settings of a platform by its name. A platform without settings allows no user."""
@@ -93,7 +95,7 @@ def read_chat_settings(configuration: Configuration) -> ChatSettings | None:
     if value is None:
         return None
     section = Section(SECTION_NAME, value, configuration.variables)
-    section.refuse_unknown_keys(("owners", *PLATFORMS))
+    section.refuse_unknown_keys(("owners", "connect_urls", *PLATFORMS))
     return ChatSettings(
         section.choice("owners", _OWNERSHIP_MODES) or "shared",
         {
@@ -101,6 +103,7 @@ def read_chat_settings(configuration: Configuration) -> ChatSettings | None:
             for name, platform in PLATFORMS.items()
             if section.members.get(name) is not None
         },
+        None if section.members.get("connect_urls") is None else section.boolean("connect_urls"),
     )
 
 

@@ -53,6 +53,13 @@ class Configuration:
         """
         return [name for name, entry in self._entries.items() if self._uses_oauth_or_is_invalid(name, entry)]
 
+    def entry_names(self) -> list[str]:
+        """Return the names of all entries, also of those that are disabled or need no OAuth.
+
+        Raises ConfigError if the file cannot be read.
+        """
+        return list(self._entries)
+
     def find_server(self, name: str) -> Server:
         """Return one server by its name, even if its entry has no `auth`.
 

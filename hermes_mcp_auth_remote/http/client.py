@@ -125,7 +125,7 @@ class HttpClient(AsyncExitStack):
         self._response_seconds = response_seconds
         self._limits = limits
         self._policy = AddressPolicy(
-            allows_loopback=is_loopback_host(host_of(server.url)),
+            allows_loopback=is_loopback_host(host_of(server.url)) and not server.is_public_only,
             allowed_networks=read_networks(server.options.allow_addresses),
         )
         self._trusted_hosts = trusted_hosts(server)
@@ -262,7 +262,7 @@ class HttpClient(AsyncExitStack):
         proxy = proxy_for(url, self._environ)
         guard = SsrfGuard(
             self._policy,
-            server_host,
+            None if self._server.is_public_only else server_host,
             trusted_hosts=self._trusted_hosts,
             proxy_host=proxy.url.host.decode("ascii") if proxy else None,
             resolve=self._resolve,

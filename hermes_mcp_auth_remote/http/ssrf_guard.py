@@ -70,14 +70,15 @@ class SsrfGuard(httpcore.AsyncNetworkBackend):
     """Allows connections to the addresses of a policy, and to the operator's proxy.
 
     `server_host` is the host of the configured MCP server. If it is on the intranet, its authorization server
-    may be there too. `trusted_hosts` are the host names in the operator's configuration, as
-    `http.trusted_hosts` returns them: fake-IP DNS may answer for these.
+    may be there too. It is None if a chat user named the server: then the policy alone decides.
+    `trusted_hosts` are the host names in the operator's configuration, as `http.trusted_hosts` returns them:
+    fake-IP DNS may answer for these.
     """
 
     def __init__(
         self,
         policy: AddressPolicy,
-        server_host: str,
+        server_host: str | None,
         *,
         trusted_hosts: frozenset[str] = frozenset(),
         proxy_host: str | None = None,
@@ -147,6 +148,11 @@ class SsrfGuard(httpcore.AsyncNetworkBackend):
                 continue
             if address in fake_addresses:
                 has_unchecked_address = True
+            elif self._server_host is None:
+                raise AddressRefused(
+                    f"{host} has an internal address, and a chat user may name public addresses only.",
+                    "The operator can add the server to config.yaml.",
+                )
             elif not await self._is_on_server_network(address, port):
                 raise AddressRefused(
                     f"{host} has an internal address, and no public server may refer to one."
@@ -172,6 +178,8 @@ class SsrfGuard(httpcore.AsyncNetworkBackend):
             raise Unreachable(f"The name {host} could not be resolved.") from None
 
     async def _is_on_server_network(self, address: Address, port: int) -> bool:
+        if self._server_host is None:
+            return False
         if address == parse_ip_literal(self._server_host):
             # The operator configured this address.
             return not is_cloud_metadata(address)

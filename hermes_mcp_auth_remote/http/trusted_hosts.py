@@ -14,8 +14,11 @@ def trusted_hosts(server: Server) -> frozenset[str]:
     """Return the host names in this server's configuration, in the form of `normalize_host_name`.
 
     These are the hosts of the server, of `oauth.authorization_server`, of the identity provider's token
-    endpoint, and `oauth.allow_hosts`. Raises ConfigError if `allow_hosts` contains anything but host names.
+    endpoint, and `oauth.allow_hosts`. The result is empty if a chat user named the server. Raises ConfigError
+    if `allow_hosts` contains anything but host names.
     """
+    if server.is_public_only:
+        return frozenset()
     options = server.options
     urls = [server.url, options.authorization_server or ""]
     if options.identity_provider is not None:

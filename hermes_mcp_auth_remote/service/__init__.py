@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from hermes_mcp_auth_remote.errors import McpAuthError, StoreError
 from hermes_mcp_auth_remote.exit_delay import ExitDelay
-from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.login import Connection, Login, PromptReason
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.metadata import Discovery, discover_metadata
 from hermes_mcp_auth_remote.oauth.urls import canonical_resource
@@ -32,7 +32,7 @@ from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.service.single_flight import join
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.store.protocol import KeyChanges, Store, Unknown, Version
+from hermes_mcp_auth_remote.store.protocol import ANY, AnyValue, KeyChanges, Store, Unknown, Version
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.timeouts import TIME_LIMITS, TimeLimits
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
@@ -221,12 +221,15 @@ class AuthService:
         """Cancel a login if it still waits, and return its new state."""
         return await self._logins.cancel(login_id)
 
-    async def save_prompt_message(self, login_id: str, message_id: str) -> Login:
+    async def save_prompt_message(
+        self, login_id: str, message_id: str, reason: PromptReason | None = None
+    ) -> Login:
         """Store the id of the chat message that now shows a login, and return the login.
 
-        The ids of earlier messages stay in the record, after this id. Raises LoginNotFound, StoreError.
+        The ids of earlier messages stay in the record, after this id. Also store why the chat shows the login,
+        unless `reason` is None. Raises LoginNotFound, StoreError.
         """
-        return await self._logins.save_prompt_message(login_id, message_id)
+        return await self._logins.save_prompt_message(login_id, message_id, reason)
 
     async def save_messages(self, login_id: str, message_ids: tuple[str, ...]) -> Login:
         """Store the ids of the chat messages that show a login, the prompt first; return the login.
@@ -328,9 +331,9 @@ class AuthService:
         if credentials.tokens is not None:
             self.session(server, owner).adopt(credentials.tokens, credentials.proof_key)
 
-    def keys(self) -> list[CredentialKey]:
-        """List every server and owner with stored tokens."""
-        return self._deps.store.list_keys()
+    def keys(self, owner: Owner | AnyValue = ANY) -> list[CredentialKey]:
+        """List every server and owner with stored tokens, or those of one owner."""
+        return self._deps.store.list_keys(owner)
 
     def watch_keys(self) -> KeyChanges:
         """Return a new watcher, which reports the credentials that have changed since its last poll."""

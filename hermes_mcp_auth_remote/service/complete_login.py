@@ -241,6 +241,7 @@ def credentials_of(
         connected_at=now,
         refresh_expires_at=tokens.refresh_expires_at,
         config_files=config_files,
+        is_public_only=login.is_public_only,
     )
     credentials = Credentials(tokens, client, login.authorization_server, binding)
     return replace(credentials, proof_key=proof_key) if tokens.scheme == "DPoP" else credentials

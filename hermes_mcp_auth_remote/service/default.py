@@ -64,7 +64,12 @@ def _stored_server(
     for spelling in spellings(name):
         binding = service.read_credentials(Server(spelling, ""), owner).binding
         if binding is not None:
-            return Server(spelling, binding.server_url, config_files=configuration.identity)
+            return Server(
+                spelling,
+                binding.server_url,
+                config_files=configuration.identity,
+                is_public_only=binding.is_public_only,
+            )
     return None
 
 

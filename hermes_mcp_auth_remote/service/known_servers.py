@@ -20,5 +20,5 @@ class KnownServers:
         """Return the server of a login. If this process does not know its URL, the result has no options."""
         server = self._servers.get(login.key.server_name)
         if server is None or server.url != login.server_url:
-            return Server(login.key.server_name, login.server_url)
+            return Server(login.key.server_name, login.server_url, is_public_only=login.is_public_only)
         return server

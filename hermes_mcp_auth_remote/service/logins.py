@@ -26,6 +26,7 @@ from hermes_mcp_auth_remote.exit_delay import ExitDelay
 from hermes_mcp_auth_remote.login import (
     MAX_PASTE_ATTEMPTS,
     Login,
+    PromptReason,
     apply_event,
     is_expired,
     is_same_prompt,
@@ -122,7 +123,10 @@ class Logins:
                 raise PasteRefused("This login was switched to another flow elsewhere.", "Look at it again.")
             # Another process may have stored a message id since the login was read.
             return replace(
-                switched, status=apply_event(current, "switch").status, message_ids=current.message_ids
+                switched,
+                status=apply_event(current, "switch").status,
+                message_ids=current.message_ids,
+                prompt_reason=current.prompt_reason,
             )
 
         return await self._change_login(login_id, apply_switch)
@@ -208,7 +212,12 @@ class Logins:
         def apply_retry(current: Login) -> Login:
             if current.status != "waiting" or not is_same_prompt(current, login):
                 raise error
-            return replace(retried, message_ids=current.message_ids, paste_attempts=current.paste_attempts)
+            return replace(
+                retried,
+                message_ids=current.message_ids,
+                prompt_reason=current.prompt_reason,
+                paste_attempts=current.paste_attempts,
+            )
 
         await self._change_login(login_id, apply_retry)
         error.advice = (
@@ -316,8 +325,13 @@ class Logins:
             login_id, lambda it: apply_event(it, "cancel") if it.status == "waiting" else it
         )
 
-    async def save_prompt_message(self, login_id: str, message_id: str) -> Login:
-        """Store the id of the chat message that now shows a login, before the other ids; return the login."""
+    async def save_prompt_message(
+        self, login_id: str, message_id: str, reason: PromptReason | None = None
+    ) -> Login:
+        """Store the id of the chat message that now shows a login, before the other ids; return the login.
+
+        Also store why the chat shows it, unless `reason` is None.
+        """
 
         def apply_prompt_message(current: Login) -> Login:
             return replace(
@@ -326,6 +340,7 @@ class Logins:
                     message_id,
                     *(other_id for other_id in current.message_ids if other_id != message_id),
                 ),
+                prompt_reason=current.prompt_reason if reason is None else reason,
             )
 
         return await self._change_login(login_id, apply_prompt_message)

@@ -118,6 +118,7 @@ async def start_login(
         deadline=deps.deadline_after(expires_at - now),
         added_scope=(prepared.request.scope or frozenset()) - granted_scope if granted_scope else frozenset(),
         poll_state=poll_state,
+        is_public_only=server.is_public_only,
         # False if an unanswered login registered this client: then the next login registers no third one.
         is_client_reused=prepared.is_client_reused
         and stored.client is not None

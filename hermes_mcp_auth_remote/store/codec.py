@@ -38,6 +38,9 @@ CONFIG_FILES_MEMBER = "config_files"
 # A member of a binding. Earlier versions do not write it.
 _NEEDED_SCOPE_MEMBER = "needed_scope"
 
+# A member of a binding and of a login, which earlier versions do not write.
+PUBLIC_ONLY_MEMBER = "public_only"
+
 # A member of a binding: the previous binding, until the tokens of the new binding are on disk.
 PREVIOUS_BINDING_MEMBER = "before"
 
@@ -227,6 +230,8 @@ def binding_document(
     }
     if binding.needed_scope is not None:
         document = {**document, _NEEDED_SCOPE_MEMBER: sorted(binding.needed_scope)}
+    if binding.is_public_only:
+        document = {**document, PUBLIC_ONLY_MEMBER: True}
     return document if previous_binding is None else {**document, PREVIOUS_BINDING_MEMBER: previous_binding}
 
 
@@ -282,4 +287,5 @@ def read_binding(document: Document, tokens: Tokens | None, path: str) -> Bindin
         # This member only enables the fast path. An invalid value costs one slow call, not the session.
         config_files=config_files if isinstance(config_files, str) else None,
         needed_scope=reader.optional_string_set(_NEEDED_SCOPE_MEMBER),
+        is_public_only=document.get(PUBLIC_ONLY_MEMBER) is True,
     )

@@ -21,7 +21,7 @@ class Binding:
     config.yaml and .env that define the URL (`hermes_home.config_identity`). It is None if they are unknown,
     or if the URL also depends on environment variables. `needed_scope` is the scope that the server has
     demanded by `insufficient_scope` since the login. It is empty if the server named no scope, and None if
-    there was no such challenge.
+    there was no such challenge. `is_public_only` is that of the server (`values.Server`).
     """
 
     server_name: str
@@ -37,6 +37,7 @@ class Binding:
     login_needed: str | None = None
     config_files: str | None = None
     needed_scope: frozenset[str] | None = None
+    is_public_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from hermes_mcp_auth_remote.errors import (
     TokenError,
     clean_server_message,
 )
-from hermes_mcp_auth_remote.login import Login, LoginStatus
+from hermes_mcp_auth_remote.login import Login, LoginStatus, PromptReason
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
 from hermes_mcp_auth_remote.oauth.device_polling import DevicePollParameters, PollState
 from hermes_mcp_auth_remote.oauth.wire import Document
-from hermes_mcp_auth_remote.store.codec import metadata_document, read_metadata
+from hermes_mcp_auth_remote.store.codec import PUBLIC_ONLY_MEMBER, metadata_document, read_metadata
 from hermes_mcp_auth_remote.store.json_fields import FORMAT_VERSION, DocumentReader
 from hermes_mcp_auth_remote.values import BootTime, CredentialKey, Origin, Secret
 
@@ -112,6 +112,8 @@ def login_document(login: Login) -> Document:
         **({"client_reused": True} if login.is_client_reused else {}),
         **({"retried": sorted(login.retried_errors)} if login.retried_errors else {}),
         **({"messages": list(login.message_ids)} if login.message_ids else {}),
+        **({} if login.prompt_reason == "unknown" else {"reason": login.prompt_reason}),
+        **({PUBLIC_ONLY_MEMBER: True} if login.is_public_only else {}),
         **(
             {}
             if login.deadline is None
@@ -174,10 +176,17 @@ def read_login(document: Mapping[str, object], path: str) -> Login:
         poll_state=None if device is None else _read_device(reader.child("device"), request),
         polled_by=reader.optional_string("polled_by"),
         message_ids=reader.optional_string_list("messages") or (),
+        prompt_reason=_read_prompt_reason(reader.document.get("reason")),
+        is_public_only=reader.document.get(PUBLIC_ONLY_MEMBER) is True,
         deadline=_read_deadline(reader),
         is_client_reused=reader.document.get("client_reused") is True,
         retried_errors=frozenset(reader.optional_string_list("retried") or ()),
     )
+
+
+def _read_prompt_reason(value: object) -> PromptReason:
+    # Another version may know other reasons. The reason changes only one sentence, so none is refused.
+    return cast("PromptReason", value) if value in get_args(PromptReason) else "unknown"
 
 
 def _read_deadline(reader: DocumentReader) -> BootTime | None:

@@ -355,6 +355,8 @@ def test_options_add_users_to_the_configured_lists() -> None:
     assert _make_policy(settings, ChatSettings("per_user"), none, some) == AllowList(
         frozenset({"1"}), some, frozenset({"5"}), owners="per_user"
     )
+    assert _make_policy(settings, ChatSettings(connect_urls=True), some, none).allows_urls
+    assert not _make_policy(settings, ChatSettings(), some, none).allows_urls
     closed_settings = PlatformSettings(admins=frozenset())
     assert _make_policy(closed_settings, ChatSettings(), none, none).admins == frozenset()
 

@@ -20,9 +20,9 @@ from gateway_hooks.dialog.connection_rendering import ConnectionRenderer, Server
 from gateway_hooks.dialog.messages import ENGLISH, Messages
 from gateway_hooks.dialog.platform import Capabilities
 from gateway_hooks.dialog.policy import Refusal
-from gateway_hooks.dialog.rendering import PromptReason, Renderer, next_countdown_at
+from gateway_hooks.dialog.rendering import Renderer, next_countdown_at
 from hermes_mcp_auth_remote.errors import LoginError, PasteRefused, StoreCorrupt
-from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.login import Connection, Login, PromptReason
 from hermes_mcp_auth_remote.values import CredentialKey
 from tests.gateway_hooks.fake_platform import MAX_ACTION_BYTES, check_card, count_utf16_units, plain_text
 from tests.gateway_hooks.login_factories import (

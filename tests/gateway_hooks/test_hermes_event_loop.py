@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from gateway_hooks.dialog import intents
+from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.hermes import adapter as adapter_module
 from gateway_hooks.hermes import internals
 from gateway_hooks.hermes.adapter import HermesAdapter
@@ -321,5 +322,29 @@ def test_half_an_answer_without_another_part_is_refused_after_a_second(
         assert "Your answer did not complete the login" in platform_adapter.sent[-1]
         # Another word is no second part any more: it is for Hermes.
         assert adapter.handle_event(make_event("hello-there")) is None
+
+    asyncio.run(main())
+
+
+@covers("chat-url")
+@pytest.mark.parametrize(
+    "command", ["/mcpauth https://mcp.example.com/mcp", "/mcpauth connect https://mcp.example.com/mcp"]
+)
+def test_only_configured_servers_are_connected_inside_hermes(
+    tmp_path: Path, demo: Demo, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    write_settings(tmp_path, demo)
+
+    async def main() -> None:
+        adapter, platform_adapter = make_adapter(tmp_path, monkeypatch)
+        await adapter.login_cache.refresh()
+        assert adapter.handle_event(make_event(command)) == SKIP
+        await settle(adapter)
+        assert platform_adapter.sent == [f"**{ENGLISH.address_refused_title}**\n\n{ENGLISH.addresses_off}"]
+        assert adapter.service.waiting_logins() == []
+        # The address of a configured server means that server.
+        assert adapter.handle_event(make_event(f"/mcpauth {demo.mcp_url}")) == SKIP
+        await settle(adapter)
+        assert "Connect notes" in platform_adapter.sent[-1]
 
     asyncio.run(main())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import textwrap
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import httpx
@@ -12,8 +14,9 @@ import pytest
 
 from gateway_hooks.dialog.cards import Row
 from gateway_hooks.dialog.platform import Capabilities
-from gateway_hooks.dialog.rendering import PromptReason, Renderer
+from gateway_hooks.dialog.rendering import Renderer
 from hermes_mcp_auth_remote.auth.httpx import McpAuth
+from hermes_mcp_auth_remote.login import PromptReason
 from hermes_mcp_auth_remote.values import CredentialKey, Origin
 from tests.consent_form import approve
 from tests.demo.manual_client import ManualClock
@@ -121,6 +124,14 @@ def test_success_edits_the_prompt_in_view(bot: ChatBot, ada: ChatUser) -> None:
     assert prompt_id in ada.room.messages
 
 
+async def call_server(bot: ChatBot, user: ChatUser, demo: Demo, *, continues: bool = True) -> None:
+    """Call the server as the agent of a user."""
+    session = bot.dispatcher.session("notes", user.user_id)
+    with bot.dispatcher.prompt_in(user.sender, user.chat, continues_after_login=continues):
+        async with httpx.AsyncClient(auth=McpAuth(session)) as client:
+            assert (await client.get(demo.ping_url)).status_code == 200
+
+
 @covers("card-reason", "chat-asks")
 @pytest.mark.parametrize(
     ("continues", "intro"), [(True, "Your agent goes on now."), (False, "Ask your agent again.")]
@@ -128,14 +139,8 @@ def test_success_edits_the_prompt_in_view(bot: ChatBot, ada: ChatUser) -> None:
 def test_an_agents_prompt_says_whether_the_work_goes_on(
     bot: ChatBot, ada: ChatUser, demo: Demo, *, continues: bool, intro: str
 ) -> None:
-    async def call() -> None:
-        session = bot.dispatcher.session("notes", "ada")
-        with bot.dispatcher.prompt_in(ada.sender, ada.chat, continues_after_login=continues):
-            async with httpx.AsyncClient(auth=McpAuth(session)) as client:
-                assert (await client.get(demo.ping_url)).status_code == 200
-
     async def main() -> None:
-        task = asyncio.create_task(call())
+        task = asyncio.create_task(call_server(bot, ada, demo, continues=continues))
         await wait_until(lambda: bool(bot.waiting_logins()) and bool(bot.login.message_ids))
         assert ada.last_card.intro == "Your agent needs it for your question."
         answer = await asyncio.to_thread(approve, bot.login.authorization_url)
@@ -182,11 +187,62 @@ def test_the_providers_own_address_gets_a_sentence(bot: ChatBot, ada: ChatUser) 
     assert "notes: connected" in ada.visible_titles()
 
 
-@covers("chat-wrong-address")
-def test_a_restarted_bot_asks_neutrally(start_bot: StartBot, clock: ManualClock) -> None:
+@covers("card-reason", "chat-survives")
+def test_a_restarted_bot_repeats_why_the_card_came(start_bot: StartBot, clock: ManualClock) -> None:
     bot = start_bot()
     bot.user("ada").send_text("/connect notes")
+    server = bot.dispatcher._context.servers.find("notes")
+    bot.run(bot.service.start_login(server, Origin("parlour", user_id="bob")))
+    bot.settle()
+    bot = start_bot(platform=bot.platform)
+    clock.now += 300
+    bot.settle()
+    assert bot.user("ada").last_card.intro == "You sent /connect. If not, cancel."
+    assert bot.user("bob").last_card.intro == "A command on the server asks you."
+    # The countdown shows that the card was edited after the restart.
+    assert [(message.edits, message.author) for message in bot.user("bob").room.messages.values()] == [
+        (1, "bot")
+    ]
+
+
+@covers("card-reason", "chat-survives")
+def test_a_restarted_bot_says_that_the_agent_no_longer_waits(
+    start_bot: StartBot, clock: ManualClock, demo: Demo
+) -> None:
+    bot = start_bot()
+    ada = bot.user("ada")
+
+    async def ask_and_end() -> None:
+        task = asyncio.create_task(call_server(bot, ada, demo))
+        await wait_until(lambda: bool(bot.waiting_logins()) and bool(bot.login.message_ids))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    bot.run(ask_and_end())
+    bot = start_bot(platform=bot.platform)
+    ada = bot.user("ada")
+    clock.now += 300
+    bot.settle()
+    assert ada.last_card.intro == "Your agent needs it for your question."
+    ada.paste(approve(bot.login.authorization_url))
+    assert ada.last_card.title == "notes: connected"
+    assert ada.last_card.intro == "Ask your agent again."
+
+
+@covers("card-reason", "chat-survives")
+@pytest.mark.parametrize("reason", [None, "a reason of a later version", 7])
+def test_a_record_of_another_version_without_a_known_reason_is_shown_neutrally(
+    start_bot: StartBot, clock: ManualClock, tmp_path: Path, reason: object
+) -> None:
+    bot = start_bot()
+    bot.user("ada").send_text("/connect notes")
+    (path,) = tmp_path.rglob(f"*{bot.login.id}*.json")
+    document = json.loads(path.read_text("utf-8"))
+    assert document.pop("reason") == "command"
+    path.write_text(json.dumps(document if reason is None else {**document, "reason": reason}), "utf-8")
     bot = start_bot(platform=bot.platform)
     clock.now += 300
     bot.settle()
     assert bot.user("ada").last_card.intro == "Continue only if you expect this."
+    bot.user("ada").press("Cancel")
+    assert bot.user("ada").visible_titles() == ["notes: not connected"]

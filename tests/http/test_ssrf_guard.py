@@ -9,7 +9,8 @@ import pytest
 from hermes_mcp_auth_remote.errors import AddressRefused, TimedOut, Unreachable
 from hermes_mcp_auth_remote.http.addresses import AddressPolicy, read_networks
 from hermes_mcp_auth_remote.http.ssrf_guard import SsrfGuard, make_caching_resolver, resolve_host
-from tests.http.peers import make_sequence_resolver, make_table_resolver, run_raw_server
+from hermes_mcp_auth_remote.values import Server
+from tests.http.peers import fetch, make_sequence_resolver, make_table_resolver, run_raw_server
 from tests.requirements import covers
 
 LOOPBACK_POLICY = AddressPolicy(allowed_networks=read_networks(["127.0.0.1/32"]))
@@ -166,3 +167,27 @@ def test_an_unknown_or_invalid_host_is_unreachable(host: str) -> None:
 def test_localhost_is_loopback_without_a_look_up() -> None:
     for name in ("localhost", "LOCALHOST", "deep.localhost", "localhost."):
         assert [str(address) for address in asyncio.run(resolve_host(name, 1))] == ["127.0.0.1", "::1"]
+
+
+@covers("address-policy", "chat-url")
+@pytest.mark.parametrize(
+    "url", ["https://mcp.example/mcp", "https://localhost/mcp", "http://127.0.0.1:1/mcp"]
+)
+@pytest.mark.parametrize("answer", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "198.18.0.1", "fd00::1"])
+def test_a_server_that_a_chat_user_has_named_is_reached_at_public_addresses_only(
+    url: str, answer: str
+) -> None:
+    server = Server("s", url, is_public_only=True)
+    with pytest.raises(AddressRefused):
+        asyncio.run(fetch(server, resolve=make_sequence_resolver(answer)))
+
+
+@covers("address-policy", "chat-url")
+@pytest.mark.parametrize(
+    "names", [{}, {"proxy_example": "10.0.0.1"}], ids=["unresolved", "the proxy's own name"]
+)
+def test_a_proxy_reaches_no_host_that_only_it_resolves_for_a_chat_user(names: dict[str, str]) -> None:
+    server = Server("s", "https://proxy.example/mcp", is_public_only=True)
+    environ = {"HTTPS_PROXY": "http://proxy.example:3128"}
+    with pytest.raises(AddressRefused):
+        asyncio.run(fetch(server, resolve=make_table_resolver(**names), environ=environ))

@@ -5,14 +5,14 @@ import tempfile
 import tracemalloc
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnwritable, clean_server_message
-from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.login import Login, PromptReason
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.client import Client, client_from_document
 from hermes_mcp_auth_remote.oauth.device import DeviceAuthorization
@@ -134,6 +134,8 @@ CODE_LOGINS = st.builds(
     failure_code=st.none() | TEXTS,
     server_message=VISIBLE.map(clean_server_message),
     message_ids=st.lists(VISIBLE, max_size=2).map(tuple),
+    prompt_reason=st.sampled_from(get_args(PromptReason)),
+    is_public_only=st.booleans(),
     deadline=st.none() | st.builds(BootTime, VISIBLE, TIMES),
     is_client_reused=st.booleans(),
     retried_errors=st.frozensets(VISIBLE, max_size=2),
@@ -173,6 +175,7 @@ BINDINGS = st.builds(
     login_needed=st.none() | TEXTS,
     config_files=st.none() | TEXTS,
     needed_scope=st.none() | st.frozensets(VISIBLE, max_size=3),
+    is_public_only=st.booleans(),
 )
 TOKENS = st.builds(
     Tokens,
@@ -188,10 +191,10 @@ TOKENS = st.builds(
 def test_the_strategies_generate_every_stored_field() -> None:
     # If a field were added to a class but not to its codec, no other test would fail.
     field_counts = {
-        Login: 20,
+        Login: 22,
         AuthorizationRequest: 14,
         Client: 7,
-        Binding: 13,
+        Binding: 14,
         # `client_auth_method` of tokens and of a device authorization is stored with the client.
         Tokens: 9,
         Origin: 5,

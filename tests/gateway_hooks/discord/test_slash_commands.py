@@ -7,6 +7,7 @@ import pytest
 from discord.ext import commands
 
 from gateway_hooks.dialog.messages import ENGLISH
+from gateway_hooks.dialog.policy import AllowList
 from gateway_hooks.discord import McpLogins, Options
 from gateway_hooks.discord.slash_commands import matches_registered
 from tests.gateway_hooks.discord.environment import DiscordEnvironment
@@ -160,3 +161,20 @@ def test_existing_command_name_raises(env: DiscordEnvironment) -> None:
 )
 def test_matches_registered(local: object, registered: object, *, expected: bool) -> None:
     assert matches_registered(local, registered) is expected
+
+
+@covers("chat-url")
+def test_the_server_option_takes_an_address(env: DiscordEnvironment) -> None:
+    api = env.api
+    with env.running_bot(policy=AllowList(users={str(env.ada.id)}, owners="per_user")):
+        prompt = api.wait_for_response(
+            api.slash(env.ada, env.channel, "connect", server=demo_servers(env.demo).find("notes").url)
+        )
+        assert "Connect notes" in prompt.text
+        refusal = api.wait_for_response(
+            api.slash(env.ada, env.channel, "connect", server="https://169.254.169.254/mcp?key=an-api-key")
+        )
+        assert ENGLISH.address_refused_title in refusal.text
+        assert refusal.ephemeral
+        assert api.messages(env.channel, seen_by=env.bob) == []
+    assert len(env.service.waiting_logins()) == 1

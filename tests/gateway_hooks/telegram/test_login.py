@@ -17,6 +17,8 @@ from PIL import Image
 from telegram import Update
 from telegram.ext import CommandHandler
 
+from gateway_hooks.dialog.messages import ENGLISH
+from gateway_hooks.dialog.policy import AllowList
 from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
 from hermes_mcp_auth_remote.values import Origin
 from tests.consent_form import approve_device
@@ -282,3 +284,20 @@ def test_help_is_sent_to_allowed_users(env: TelegramEnvironment, anna: User) -> 
                 assert "/connect: log in" in help_message.text
 
     asyncio.run(request_help())
+
+
+@covers("chat-url")
+def test_an_address_means_a_configured_server_or_is_checked(env: TelegramEnvironment, anna: User) -> None:
+    policy = AllowList(users={"7"}, owners="per_user")
+
+    async def send_addresses() -> None:
+        async with env.running_bot(policy=policy):
+            env.api.say(anna, f"/connect {env.demo.ping_url}")
+            await env.wait_for_message(anna, "Connect ping")
+            env.api.say(anna, "/connect https://user:hunter2@169.254.169.254/mcp?key=an-api-key")
+            refusal = await env.wait_for_message(anna, ENGLISH.address_refused_title)
+            assert "user information" in refusal.text
+        assert "hunter2" not in "\n".join(message.text for message in env.api.messages(anna))
+        assert [login.key.server_name for login in env.make_service().waiting_logins()] == ["ping"]
+
+    asyncio.run(send_addresses())
