@@ -157,7 +157,8 @@ class ConnectionRenderer:
         messages = self.renderer.messages
         paragraphs = [messages.unknown_user.format(user=truncate(replace_unprintable(user_id), 60))]
         if code:
-            paragraphs.append(messages.unknown_user_code.format(code=code))
+            approve = f"{self.renderer.capabilities.word_prefix}approve"
+            paragraphs.append(messages.unknown_user_code.format(approve=approve, code=code))
         return Card(messages.unknown_user_title, paragraphs=tuple(paragraphs))
 
     def help_card(self) -> Card:

@@ -28,7 +28,8 @@ class Capabilities:
     `has_forms`: a user can type an answer in a private form that leaves no message. `can_delete`: the bot may
     delete the messages that a user sends to the bot. `can_copy`: a button can copy a text to the clipboard.
     `has_time_tags`: the platform shows `cards.time_mark` in the user's own time zone.
-    `command_prefix` precedes a command's name, such as "/" or "/mcpauth ".
+    `command_prefix` precedes a command's name, such as "/" or "/mcpauth ". `word_prefix` precedes a word that
+    is no command of the platform's menu: "approve" and "people".
     """
 
     has_buttons: bool = True
@@ -37,6 +38,7 @@ class Capabilities:
     can_copy: bool = True
     has_time_tags: bool = False
     command_prefix: str = "/"
+    word_prefix: str = "/"
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,8 @@ class DiscordPlatform:
             can_copy=False,
             has_time_tags=True,
             command_prefix=command_prefix,
+            # Discord sends no message that begins with "/".
+            word_prefix="",
         )
 
     @property

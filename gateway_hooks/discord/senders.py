@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import discord
 
 from gateway_hooks.dialog.platform import Sender
-from gateway_hooks.dialog.policy import AllowList, Policy
+from gateway_hooks.dialog.policy import AllowList, Policy, allows_urls, may_log_in
 from gateway_hooks.discord.errors import translate_errors
 from gateway_hooks.runtime.admission import Admission
 from hermes_mcp_auth_remote.values import Clock
@@ -41,7 +41,7 @@ class SenderLookup:
         the user is in none of these guilds, the user has no roles.
         """
         sender_without_roles = Sender(user_id)
-        if self.policy.may_change(sender_without_roles):
+        if self._has_all_rights(sender_without_roles):
             return sender_without_roles
         now = self.clock()
         cached_at, sender = self._cache.get(user_id, (0.0, sender_without_roles))
@@ -64,11 +64,20 @@ class SenderLookup:
             except ValueError:
                 return sender_without_roles
             sender = sender_of(member)
-            if self.policy.may_change(sender):
+            if self._has_all_rights(sender):
                 return sender
-            if self.policy.may_talk(sender) and not self.policy.may_talk(best_sender):
-                best_sender = sender
+            best_sender = max(best_sender, sender, key=self._rank)
         return best_sender
+
+    def _has_all_rights(self, sender: Sender) -> bool:
+        """Return True if no role could give this sender more rights."""
+        needs_admin = allows_urls(self.policy)
+        return self.policy.may_change(sender) and (
+            not needs_admin or may_log_in(self.policy, sender, is_configured=False)
+        )
+
+    def _rank(self, sender: Sender) -> tuple[bool, bool]:
+        return self.policy.may_change(sender), self.policy.may_talk(sender)
 
     def _relevant_guilds(self) -> list[discord.Guild]:
         """Return the guilds with roles that may matter to the policy."""

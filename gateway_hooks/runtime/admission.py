@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from gateway_hooks.dialog.platform import Sender
 from gateway_hooks.dialog.policy import AllowList
+from hermes_mcp_auth_remote.errors import StoreError
 from hermes_mcp_auth_remote.store.files.people_file import PeopleFile, Person
 from hermes_mcp_auth_remote.values import Clock, Owner
 
@@ -117,8 +118,13 @@ class Admission:
             if self._wrong_tries >= MAX_WRONG_TRIES:
                 self._owner_code = None
             return False
+        # Another user may send the code at the same moment.
         self._owner_code = None
-        self._add(Person(self._platform, user_id, True, "", self._clock()))  # noqa: FBT003
+        try:
+            self._add(Person(self._platform, user_id, True, "", self._clock()))  # noqa: FBT003
+        except StoreError:
+            self._owner_code = owner_code
+            raise
         return True
 
     def request_code(self, user_id: str) -> str:

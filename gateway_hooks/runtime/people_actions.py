@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from functools import partial
 
 from gateway_hooks.dialog.cards import Button, Card, Row, encode_action
-from gateway_hooks.dialog.platform import Chat, IncomingEvent
+from gateway_hooks.dialog.platform import Chat, ChatError, IncomingEvent
 from gateway_hooks.runtime.admission import PAIR_PAYLOAD_PREFIX, Admission
 from gateway_hooks.runtime.context import Context
 from hermes_mcp_auth_remote.threads import run_file_work
@@ -45,8 +46,9 @@ class PeopleActions:
             log.warning(
                 "User %s is an administrator of this %s bot now.", user_id, self._context.platform.name
             )
+            capabilities = self._context.platform.capabilities
             text = messages.paired.format(
-                connect=f"{self._context.platform.capabilities.command_prefix}connect"
+                connect=f"{capabilities.command_prefix}connect", people=f"{capabilities.word_prefix}people"
             )
             await chat.send(Card(messages.paired_title, paragraphs=(text,), tone="good"))
             return True
@@ -69,7 +71,17 @@ class PeopleActions:
         if user_id is None:
             return Card(messages.approve_failed_title, paragraphs=(messages.approve_failed,), tone="bad")
         log.warning("User %s may use this bot now: user %s admitted them.", user_id, admin_id)
+        await self._tell_admitted_user(user_id)
         return Card(messages.approved_title.format(user=user_id), tone="good")
+
+    async def _tell_admitted_user(self, user_id: str) -> None:
+        """Tell a user in private that they may use the bot: they have waited for it."""
+        messages, platform = self._context.messages, self._context.platform
+        text = messages.admitted.format(connect=f"{platform.capabilities.command_prefix}connect")
+        with contextlib.suppress(ChatError):
+            await platform.private_chat(user_id).send(
+                Card(messages.admitted_title, paragraphs=(text,), tone="good")
+            )
 
     def _people_card(self) -> Card:
         messages, people = self._context.messages, self._admission.people()[:MAX_LISTED_PEOPLE]

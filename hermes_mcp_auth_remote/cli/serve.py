@@ -46,6 +46,12 @@ from hermes_mcp_auth_remote.store.files.people_file import PeopleFile
 from hermes_mcp_auth_remote.store.files.secret_files import read_secret_file
 from hermes_mcp_auth_remote.values import Secret
 
+EXAMPLE_CONFIG = """\
+  mcp_servers:
+    linear:
+      url: https://mcp.linear.app/mcp
+      auth: oauth"""
+
 # Runs a bot until it is cancelled. When the bot has started, it calls its argument with the bot's name.
 BotRunner = Callable[[Callable[[str], None]], Coroutine[object, object, None]]
 
@@ -79,9 +85,7 @@ def run(options: argparse.Namespace) -> int:
     servers = ConfigServers(home)
     bots = [_make_bot(platform, options, home, chats, service, servers) for platform in platforms]
     if not options.json and not servers.names():
-        print_paragraph(
-            f"No server is configured yet. Users see the servers that you add to {home / 'config.yaml'}."
-        )
+        _print_example(home / "config.yaml", allows_urls=all(bot.policy.allows_urls for bot in bots))
     try:
         run_until_stopped(run_bots(bots, lambda bot, name: _report_started(bot, name, as_json=options.json)))
     except KeyboardInterrupt:
@@ -90,6 +94,14 @@ def run(options: argparse.Namespace) -> int:
             with contextlib.suppress(OSError):
                 print_paragraph("Stopped.")
     return 0
+
+
+def _print_example(path: Path, *, allows_urls: bool) -> None:
+    """Say how to configure a server, with lines to copy."""
+    print_paragraph(f"No server is configured yet. Add one to {path}; the bot sees it at once:")
+    print(EXAMPLE_CONFIG, file=sys.stderr, flush=True)
+    if allows_urls:
+        print_paragraph("An administrator can also send /connect and the https address of a server.")
 
 
 async def run_bots(bots: list[Bot], on_started: Callable[[Bot, str], None]) -> None:

@@ -17,7 +17,8 @@ import pytest
 
 from gateway_hooks.dialog.platform import ChatError
 from gateway_hooks.dialog.policy import AllowList
-from hermes_mcp_auth_remote.cli.serve import Bot, _make_policy, _parse_user_ids, run_bots
+from hermes_mcp_auth_remote.cli.serve import EXAMPLE_CONFIG, Bot, _make_policy, _parse_user_ids, run_bots
+from hermes_mcp_auth_remote.config import load_servers
 from hermes_mcp_auth_remote.config.chats import ChatSettings, PlatformSettings
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerError, Unreachable
 from hermes_mcp_auth_remote.platforms import DISCORD, PLATFORMS, TELEGRAM
@@ -175,7 +176,20 @@ def test_serve_without_a_configured_server_says_so(cli: Cli, api: BotApi) -> Non
     cli.write_config("{}")
     arguments = ("serve", "--telegram", "--telegram-api", api.origin, "--allow", "7")
     with cli.start(*arguments, env={"TELEGRAM_BOT_TOKEN": api.token}) as bot:
-        assert "No server is configured yet" in read_stderr_until(bot, "Ctrl-C stops it.")
+        text = read_stderr_until(bot, "Ctrl-C stops it.")
+    assert "No server is configured yet" in text
+    assert "send /connect" not in text
+    # The lines that it prints are a configuration.
+    cli.write_config(EXAMPLE_CONFIG)
+    assert list(load_servers(cli.home, {})) == ["linear"]
+
+
+@covers("serve", "chat-url")
+def test_serve_without_a_server_says_that_an_address_works(cli: Cli, api: BotApi) -> None:
+    cli.write_config("mcp_auth_chats: {owners: per_user}")
+    arguments = ("serve", "--telegram", "--telegram-api", api.origin, "--allow", "7")
+    with cli.start(*arguments, env={"TELEGRAM_BOT_TOKEN": api.token}) as bot:
+        assert "send /connect and the https address" in read_stderr_until(bot, "Ctrl-C stops it.")
 
 
 @covers("serve")

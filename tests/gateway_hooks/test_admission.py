@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import stat
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from gateway_hooks.dialog.platform import Sender
 from gateway_hooks.dialog.policy import AllowList
 from gateway_hooks.runtime.admission import CODE_SECONDS, MAX_WRONG_TRIES, Admission, make_code
 from gateway_hooks.runtime.dispatcher import Dispatcher
+from hermes_mcp_auth_remote.errors import StoreError
 from hermes_mcp_auth_remote.store.files.people_file import FILE_NAME, PeopleFile
 from tests.demo.manual_client import ManualClock
 from tests.gateway_hooks.conftest import StartBot
@@ -93,7 +95,7 @@ def test_an_administrator_admits_and_removes_a_stranger(
     bot = start(start_bot, demo, admission)
     ada, bob = bot.user("ada"), bot.user("bob")
     bob.send_text("hello")
-    code = bob.last_card.paragraphs[1].rpartition(" ")[2]
+    (code,) = re.findall(r"/approve (\w{8}) ", bob.last_card.paragraphs[1])
     # A stranger can neither approve nor list.
     for text in (f"/approve {code}", "/people"):
         bob.send_text(text)
@@ -106,6 +108,9 @@ def test_an_administrator_admits_and_removes_a_stranger(
     assert ada.last_card.tone == "bad"
     assert admission.may_talk(Sender("bob"))
     assert not admission.may_change(Sender("bob"))
+    # The stranger has waited for this.
+    assert bob.last_card.title == "You may use this bot now"
+    assert bob.last_card.paragraphs == ("Send /connect to connect a server.",)
     bob.send_text("/people")
     assert bob.last_card.title != "Admitted from this chat"
     ada.send_text("/people")
@@ -150,3 +155,37 @@ def test_codes_are_random_and_easy_to_read() -> None:
     codes = {make_code() for _ in range(100)}
     assert len(codes) == 100
     assert all(len(code) == 8 and not set(code) & set("AEIOU015S") - {"S"} for code in codes)
+
+
+@covers("admission")
+def test_an_admission_holds_if_the_bot_cannot_tell_the_admitted_user(
+    start_bot: StartBot, demo: Demo, tmp_path: Path, clock: ManualClock
+) -> None:
+    admission = make_admission(tmp_path, clock, AllowList(users={"ada"}))
+    bot = start(start_bot, demo, admission)
+    code = admission.request_code("bob")
+    bot.user("bob").room.cannot_write = True
+    bot.user("ada").send_text(f"/approve {code}")
+    assert bot.user("ada").last_card.title == "bob may use this bot now"
+    assert admission.may_talk(Sender("bob"))
+
+
+@covers("admission")
+def test_a_missing_home_is_created_for_the_first_administrator(tmp_path: Path, clock: ManualClock) -> None:
+    home = tmp_path / "new" / "home"
+    admission = make_admission(home, clock)
+    assert admission.redeem(admission.start_pairing(), "ada")
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    assert make_admission(home, clock).is_admin(Sender("ada"))
+
+
+@covers("admission")
+def test_a_code_that_could_not_be_stored_stays_valid(tmp_path: Path, clock: ManualClock) -> None:
+    admission = make_admission(tmp_path, clock)
+    code = admission.start_pairing()
+    lock = tmp_path / "mcp-auth-people.lock"
+    lock.mkdir()
+    with pytest.raises(StoreError):
+        admission.redeem(code, "ada")
+    lock.rmdir()
+    assert admission.redeem(code, "ada")

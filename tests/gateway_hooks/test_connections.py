@@ -165,7 +165,9 @@ def test_missing_servers_are_reported(tmp_path: Path, clock: ManualClock, runner
     ada = bot.user("ada")
     for command in ("/connections", "/connect", "/connect notes"):
         ada.send_text(command)
-        assert "This bot has no server that users can log in to." in str(ada.room.cards()[-1])
+        assert "This bot has no server yet. Its operator adds servers to config.yaml." in str(
+            ada.room.cards()[-1]
+        )
 
 
 def test_resolve_server_accepts_any_case_and_tag() -> None:

@@ -13,7 +13,12 @@ from typing import cast
 from hermes_mcp_auth_remote.errors import StoreCorrupt
 from hermes_mcp_auth_remote.store.codec import decode_document, encode_document
 from hermes_mcp_auth_remote.store.files.lock import FileLock
-from hermes_mcp_auth_remote.store.files.private_files import read_private, write_private
+from hermes_mcp_auth_remote.store.files.private_files import (
+    ensure_private_directory,
+    has_directory,
+    read_private,
+    write_private,
+)
 from hermes_mcp_auth_remote.store.json_fields import FORMAT_VERSION, DocumentReader
 
 FILE_NAME = "mcp-auth-people.json"
@@ -54,7 +59,12 @@ class PeopleFile:
         return [self._read_person(person) for person in cast("list[object]", people)]
 
     def change(self, apply_change: Callable[[list[Person]], Iterable[Person]]) -> list[Person]:
-        """Read, change and write the users in one step; return them. Raises StoreBusy, StoreError."""
+        """Read, change and write the users in one step; return them. Raises StoreBusy, StoreError.
+
+        Creates a missing HERMES_HOME. The mode of an existing one is Hermes's own.
+        """
+        if not has_directory(self._path.parent):
+            ensure_private_directory(self._path.parent)
         with FileLock(self._path.with_suffix(".lock")).hold(LOCK_TIMEOUT_SECONDS):
             before = self.list_all()
             after = list(apply_change(before))

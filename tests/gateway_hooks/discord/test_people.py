@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.dialog.policy import AllowList
+from gateway_hooks.discord import Options
+from gateway_hooks.runtime.admission import Admission
+from hermes_mcp_auth_remote.store.files.people_file import PeopleFile
 from tests.gateway_hooks.discord.environment import DiscordEnvironment
 from tests.parts.discord_api import Channel, User
 from tests.requirements import covers
@@ -115,3 +120,32 @@ def test_no_user_is_admitted_if_roles_cannot_be_fetched(env: DiscordEnvironment)
         api.fail_next("GET", "/members/", 403, {"message": "Missing Access", "code": 50001})
         reply = api.wait_for_response(api.slash(env.bob, api.dm(env.bob), "connections"))
         assert ENGLISH.unknown_user_title in reply.text
+
+
+@covers("admission")
+def test_words_that_admit_users_have_no_slash(env: DiscordEnvironment) -> None:
+    api, ada, eve = env.api, env.ada, env.eve
+    admission = Admission(AllowList(), "discord", PeopleFile(env.home), env.clock)
+    code = admission.start_pairing()
+    with env.running_bot(policy=admission, options=Options(answers_all=True)):
+        api.say(ada, api.dm(ada), code)
+        paired = env.wait_for_message(api.dm(ada), ENGLISH.paired_title, ada)
+        assert "Send people to see" in paired.text
+        api.say(eve, api.dm(eve), "hello")
+        reply = env.wait_for_message(api.dm(eve), ENGLISH.unknown_user_title, eve)
+        (request,) = re.findall(r"send me (approve \w{8}) in private", reply.text)
+        api.say(ada, api.dm(ada), request)
+        env.wait_for_message(api.dm(ada), f"{eve.id} may use", ada)
+        env.wait_for_message(api.dm(eve), ENGLISH.admitted_title, eve)
+
+
+@covers("chat-url", "discord-people")
+def test_the_role_of_an_administrator_counts_in_direct_messages(env: DiscordEnvironment) -> None:
+    api, bob = env.api, env.bob
+    policy = AllowList(
+        users={bob.id}, admin_roles=role_ids(env, "staff"), guilds={env.guild.id}, owners="per_user"
+    )
+    with env.running_bot(policy=policy):
+        # The address is refused for itself, not for the user.
+        reply = api.wait_for_response(api.slash(bob, api.dm(bob), "connect", server="https://127.0.0.1/mcp"))
+        assert "public internet" in reply.text
