@@ -203,7 +203,8 @@ def _draw_bubble(bubble: Bubble, y: float, platform: str) -> tuple[list[str], fl
     is_bot = bubble.sender == "Hermes" or bubble.sender.endswith(" APP")
     lines = [bubble.sender, *_wrap_lines(bubble.lines)]
     height, is_embed = len(lines) * LINE_HEIGHT + 2 * PAD, platform == "discord" and is_bot
-    longest = max(len(_plain(line)) for line in lines)
+    # The sender and the title are bold, which is wider.
+    longest = max(len(_plain(line)) * (1.1 if number < 2 else 1) for number, line in enumerate(lines))
     width = min(longest * CHAR_WIDTH + 2 * PAD + 8, WIDTH - 2 * GAP)
     x = GAP if is_bot or platform == "discord" else WIDTH - GAP - width
     css_class = "bot" if is_bot else "own"
@@ -216,7 +217,9 @@ def _draw_bubble(bubble: Bubble, y: float, platform: str) -> tuple[list[str], fl
         parts.append(f'<rect x="{x:g}" y="{y:g}" width="4" height="{height:g}" rx="2" {fill}/>')
     for number, line in enumerate(lines):
         text_y = y + PAD + (number + 0.8) * LINE_HEIGHT
-        line_class = {0: ' class="who"', 1: ' class="title"' if is_bot else ""}.get(number, "")
+        # A quoted line is no title.
+        is_title = number == 1 and is_bot and not line.startswith("> ")
+        line_class = ' class="who"' if number == 0 else ' class="title"' if is_title else ""
         place = f'x="{x + PAD + 2:g}" y="{text_y:g}" xml:space="preserve"'
         parts.append(f"<text {place}{line_class}>{_markup(line)}</text>")
     y += height + 4

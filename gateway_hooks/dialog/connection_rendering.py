@@ -167,8 +167,13 @@ class ConnectionRenderer:
         text = messages.help.format(connect=f"{prefix}connect", connections=f"{prefix}connections")
         return Card(messages.help_title, paragraphs=(text,))
 
-    def hint_card(self) -> Card:
-        """Return a one-line card: the reply to a message that the bot cannot use."""
+    def hint_card(self, waiting_server: str | None = None) -> Card:
+        """Return a one-line card: the reply to a message that the bot cannot use.
+
+        `waiting_server`: a login to this server waits.
+        """
+        if waiting_server is not None:
+            return Card(self.renderer.messages.hint_waiting.format(server=display_name(waiting_server)))
         prefix = self.renderer.capabilities.command_prefix
         return Card(self.renderer.messages.hint.format(connect=f"{prefix}connect"))
 

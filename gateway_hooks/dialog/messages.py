@@ -210,6 +210,7 @@ class Messages:
     server_option_description: str = "The name of the server, or its https address"
     # Help of the standalone bot.
     hint: str = "I only connect servers: send {connect}."
+    hint_waiting: str = "A login to {server} waits. Follow its three steps, or cancel it."
     help_title: str = "I connect your agent to its MCP servers"
     help: str = "{connect}: log in to a server\n{connections}: show connections, or disconnect"
     # Error codes, with the message and the advice that replace those of the error.

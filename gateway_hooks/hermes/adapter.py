@@ -50,6 +50,7 @@ from gateway_hooks.runtime.dispatcher import Dispatcher
 from gateway_hooks.runtime.held_parts import HeldParts
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.threads import run_file_work
+from hermes_mcp_auth_remote.values import CredentialKey
 
 PRIVATE_CHAT_TYPES = frozenset({"dm", "direct", "private"})
 # Slack counts group conversations as direct messages. If an id has this prefix, only one user and the bot are
@@ -96,6 +97,8 @@ class HermesAdapter:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._returned_events: dict[tuple[str, str], Any] = {}
         self._held_parts = HeldParts()
+        # Whether a call of the agent waits for a login, or has waited until it was there.
+        self.call_continues: dict[CredentialKey, bool] = {}
         self.platform, self.dispatcher = self._create_dispatcher()
         self.dispatcher.prompt_messages.call_before_messages(login_cache.refresh)
 

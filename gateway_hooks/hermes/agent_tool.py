@@ -226,7 +226,11 @@ async def request_login(
     async def log_in() -> bool:
         # An error means that no prompt was sent, or that the login failed.
         with (
-            adapter.dispatcher.prompt_in(sender, adapter.chat_for(source), continues_after_login=False),
+            adapter.dispatcher.prompt_in(
+                sender,
+                adapter.chat_for(source),
+                agent_continues=lambda: adapter.call_continues.get(session.key, False),
+            ),
             suppress(McpAuthError),
         ):
             if rejected_header:
@@ -236,9 +240,16 @@ async def request_login(
             return True
         return False
 
-    login_task: asyncio.Task[bool] = adapter.spawn(log_in())
-    is_prompted = await _wait_for_prompt(login_task, adapter, session, sender.user_id)
-    if await _wait_for_login(login_task, adapter, session, done_ids, wait_seconds):
+    adapter.call_continues[session.key] = wait_seconds > 0
+    is_logged_in = False
+    try:
+        login_task: asyncio.Task[bool] = adapter.spawn(log_in())
+        is_prompted = await _wait_for_prompt(login_task, adapter, session, sender.user_id)
+        is_logged_in = await _wait_for_login(login_task, adapter, session, done_ids, wait_seconds)
+    finally:
+        # The call goes on only if the login came while it waited.
+        adapter.call_continues[session.key] = is_logged_in
+    if is_logged_in:
         if not await runtime.connect_server(server_name, profile):
             return LoginOutcome("without_tools", CONNECTED_WITHOUT_TOOLS.format(server=server_name))
         return LoginOutcome("connected", CONNECTED.format(server=server_name))

@@ -234,7 +234,13 @@ class Dispatcher:
         elif not self._context.policy.may_talk(event.sender):
             await self._reply_to_unknown_user(event, chat)
         else:
-            await chat.send(self._context.connection_renderer.hint_card())
+            waiting_logins = [
+                login
+                for login in await self._context.logins()
+                if login.status == "waiting" and login.origin.user_id == event.sender.user_id
+            ]
+            waiting_server = waiting_logins[-1].key.server_name if waiting_logins else None
+            await chat.send(self._context.connection_renderer.hint_card(waiting_server))
 
     async def _run_work(self, work: Work, chat: Chat) -> None:
         """Run the work; report an error in the chat if possible."""
@@ -277,20 +283,18 @@ class Dispatcher:
         chat: Chat | None = None,
         wait_seconds: float = MAX_LOGIN_SECONDS,
         *,
-        continues_after_login: bool = True,
+        agent_continues: Callable[[], bool] | None = None,
     ) -> Generator[None]:
         """If a call inside the block needs a login, prompt this user in private.
 
         `chat` is the chat of the user's request, or None. If it is a group, the bot says there that it wrote
         privately. A call waits `wait_seconds` for the login, then raises AuthorizationRequired. After the
-        login, the bot tells the user that the agent goes on. If `continues_after_login` is False, the bot
-        tells the user to ask the agent again.
+        login, the bot tells the user that the agent goes on, or to ask the agent again. Pass
+        `agent_continues` if something else than the call waits for the login: it decides which.
         """
         private_chat = self._context.platform.private_chat(sender.user_id)
         prompt_chat = chat if chat is not None and chat.is_private else private_chat
-        prompter = _ChatPrompter(
-            self._context, sender, private_chat, chat, wait_seconds if continues_after_login else -1.0
-        )
+        prompter = _ChatPrompter(self._context, sender, private_chat, chat, wait_seconds, agent_continues)
         may_change = self._context.policy.may_change(sender)
         # Without permission, the call gets no user id, so that no login starts.
         origin = prompt_chat.origin if may_change else replace(prompt_chat.origin, user_id="")
@@ -392,9 +396,11 @@ class _ChatPrompter:
         private_chat: Chat,
         source_chat: Chat | None,
         wait_seconds: float,
+        agent_continues: Callable[[], bool] | None,
     ) -> None:
         """`wait_seconds`: how long the agent's call waits for the login; below 0 if it does not wait."""
         self.wait_seconds = wait_seconds
+        self._agent_continues = agent_continues
         self._context = context
         self._sender = sender
         self._private_chat = private_chat
@@ -418,9 +424,8 @@ class _ChatPrompter:
         if group is not None and group.is_private:
             chat, group = group, None
         shown_at, clock = self._context.clock(), self._context.clock
-        prompt_context = PromptContext(
-            "agent", group is None, lambda: clock() - shown_at <= self.wait_seconds
-        )
+        agent_continues = self._agent_continues or (lambda: clock() - shown_at <= self.wait_seconds)
+        prompt_context = PromptContext("agent", group is None, agent_continues)
         try:
             await self._context.prompt_messages.show(login, chat, context=prompt_context)
         except CannotWrite:

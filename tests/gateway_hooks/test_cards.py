@@ -82,6 +82,7 @@ def possible_cards(
     yield connection_renderer.unknown_server_card(["notes"], hostile_text, "notes")
     yield connection_renderer.unknown_server_card([hostile_text], hostile_text, None)
     yield connection_renderer.hint_card()
+    yield connection_renderer.hint_card(hostile_text)
     statuses = [
         ServerStatus("notes", connection),
         ServerStatus(hostile_text, replace(connection, login_needed=None)),
@@ -214,7 +215,8 @@ def test_sentence_is_trimmed_and_has_known_placeholders(name: str) -> None:
         "account",
         "count",
     }
-    assert placeholders <= known_placeholders | {"user", "connect", "connections", "start", "name", "code"}
+    known_placeholders |= {"user", "connect", "connections", "start", "name", "code", "approve", "people"}
+    assert placeholders <= known_placeholders
 
 
 @covers("chat-words")

@@ -348,3 +348,45 @@ def test_only_configured_servers_are_connected_inside_hermes(
         assert "Connect notes" in platform_adapter.sent[-1]
 
     asyncio.run(main())
+
+
+@covers("card-reason", "chat-asks")
+@pytest.mark.parametrize(
+    ("wait_seconds", "sentence"), [(30.0, ENGLISH.agent_continues), (0.0, ENGLISH.ask_agent_again)]
+)
+def test_the_card_says_whether_the_agents_call_has_waited(
+    tmp_path: Path, demo: Demo, monkeypatch: pytest.MonkeyPatch, wait_seconds: float, sentence: str
+) -> None:
+    write_settings(tmp_path, demo)
+
+    class Runtime:
+        async def connect_server(self, *_: str) -> bool:
+            return True
+
+    async def main() -> None:
+        adapter, platform_adapter = make_adapter(tmp_path, monkeypatch)
+        await adapter.login_cache.refresh()
+        adapter.handle_event(make_event("hello"))
+        runtime: Any = Runtime()
+        source = make_event("").source
+        call = asyncio.create_task(request_login(adapter, "notes", source, runtime, wait_seconds))
+        await platform_adapter.has_sent.wait()
+        async with asyncio.timeout(20):
+            while not any(login.message_ids for login in adapter.logins()):
+                await adapter.login_cache.refresh()
+        if not wait_seconds:
+            assert (await call).state == "prompted"
+        (login,) = adapter.service.waiting_logins()
+        address = await asyncio.to_thread(approve, login.authorization_url)
+        assert adapter.handle_event(make_event(address)) == SKIP
+        prompt_messages = adapter.dispatcher.prompt_messages
+        async with asyncio.timeout(20):
+            while not any("notes: connected" in text for text in platform_adapter.sent):
+                await adapter.login_cache.refresh()
+                await prompt_messages.sync()
+                await asyncio.sleep(0)
+        assert [sentence in text for text in platform_adapter.sent if "notes: connected" in text] == [True]
+        await call
+        await adapter.stop()
+
+    asyncio.run(main())

@@ -127,7 +127,7 @@ def test_success_edits_the_prompt_in_view(bot: ChatBot, ada: ChatUser) -> None:
 async def call_server(bot: ChatBot, user: ChatUser, demo: Demo, *, continues: bool = True) -> None:
     """Call the server as the agent of a user."""
     session = bot.dispatcher.session("notes", user.user_id)
-    with bot.dispatcher.prompt_in(user.sender, user.chat, continues_after_login=continues):
+    with bot.dispatcher.prompt_in(user.sender, user.chat, agent_continues=lambda: continues):
         async with httpx.AsyncClient(auth=McpAuth(session)) as client:
             assert (await client.get(demo.ping_url)).status_code == 200
 

@@ -149,5 +149,10 @@ def test_a_bot_that_only_connects_answers_other_messages_with_one_line(
             assert message.text == "I only connect servers: send /connect."
             env.api.say(anna, "/help")
             await env.wait_for_message(anna, "I connect your agent")
+            # During a login, the line is about that login: /connect would start another one.
+            await env.request_prompt(anna)
+            env.api.say(anna, "what do I have to do?")
+            message = await env.wait_for_message(anna, "A login to notes waits")
+            assert message.text == "A login to notes waits. Follow its three steps, or cancel it."
 
     asyncio.run(chat())
