@@ -49,14 +49,13 @@ class Context:
         return may_log_in(self.policy, sender, is_configured=not login.is_public_only)
 
     def servers_of(self, owner: Owner, logins: Iterable[Login] = ()) -> UserServers:
-        """Return the servers that the owner's users see; `logins` are recent logins of one of them."""
+        """Return the servers that the owner's users see, with those of these recent logins."""
         includes_stored = owner is not None or allows_urls(self.policy)
         return UserServers(self.servers, self.service, owner, includes_stored=includes_stored, logins=logins)
 
     async def servers_of_user(self, user_id: str) -> UserServers:
-        """Return the servers that a user sees, also those of the user's recent logins; raises StoreError."""
-        logins = [login for login in await self.logins() if login.origin.user_id == user_id]
-        return self.servers_of(self.owner(user_id), logins)
+        """Return the servers that a user sees, also those of recent logins; raises StoreError."""
+        return self.servers_of(self.owner(user_id), await self.logins())
 
     async def logins(self) -> list[Login]:
         """Return this platform's logins, except those that ended more than an hour ago."""

@@ -40,7 +40,7 @@ class UserServers:
     """The servers of one owner. Reads files: do not call it on the event loop.
 
     It implements `Servers`. With `includes_stored`, it has the servers that users have connected by their
-    address, beside the configured ones. `logins` are recent logins of the user, who may name their servers.
+    address, beside the configured ones. The owner's users may also name the servers of their recent `logins`.
     """
 
     def __init__(
@@ -80,12 +80,10 @@ class UserServers:
     def resolve(self, name: str, server_tag: str = "") -> Server | None:
         """Return the server with this tag, name or address; None if there is none.
 
-        Raises ConfigError if its entry is invalid, StoreError.
+        Raises ConfigError if its entry is invalid or several servers have the address, and StoreError.
         """
         if not server_tag and is_url(name):
-            with contextlib.suppress(ConfigError):
-                return self.find_at(name)
-            return None
+            return self.find_at(name)
         server = resolve_server(self._configured, name, server_tag)
         if server is not None:
             return server
@@ -93,12 +91,21 @@ class UserServers:
         return resolve_server(StaticServers(servers.values()), name, server_tag)
 
     def find_at(self, url: str) -> Server | None:
-        """Return the configured or stored server at an address, None if there is none; raises StoreError."""
+        """Return the configured or stored server at an address, None if there is none.
+
+        Raises StoreError, and ConfigError if several configured servers have the address.
+        """
+        servers = list[Server]()
         for name in self._configured.names():
             with contextlib.suppress(McpAuthError):
                 server = self._configured.find(name)
                 if _is_same_address(server.url, url):
-                    return server
+                    servers.append(server)
+        if len(servers) > 1:
+            names = ", ".join(server.name for server in servers)
+            raise ConfigError("Several servers have this address.", f"Use one of their names: {names}.")
+        if servers:
+            return servers[0]
         for server in {**self._recent_servers(), **self._stored_servers()}.values():
             if _is_same_address(server.url, url):
                 # From now on the entry belongs to the chat, also if a terminal has created it.

@@ -29,9 +29,16 @@ from hermes_mcp_auth_remote.store.files.people_file import PeopleFile
 from hermes_mcp_auth_remote.values import CredentialKey, Server
 from tests.consent_form import approve
 from tests.demo.manual_client import ManualClock
-from tests.gateway_hooks.fake_platform import ChatBot, ChatUser, FakePlatform, plain_text
+from tests.gateway_hooks.fake_platform import (
+    ChatBot,
+    ChatUser,
+    FakePlatform,
+    plain_text,
+    without_secrets,
+)
 from tests.gateway_hooks.login_factories import make_login, with_device_code
 from tests.gateway_hooks.public_demo import LOGIN_ORIGIN, MCP_ORIGIN, PublicDemo
+from tests.gateway_hooks.test_login import compare_transcript
 from tests.gateway_hooks.test_prompt_cards import MAX_LINES, count_phone_lines
 from tests.oauth.builders import NOW
 from tests.parts.authorization_server import Demo
@@ -82,12 +89,15 @@ def test_an_administrator_connects_a_server_by_its_address(start: StartUrlBot, p
     card = ada.last_card
     assert card.title == f"Connect {NAME}"
     assert card.intro == "You asked for it. No operator set it up."
+    screens = [without_secrets(ada.visible_text(), bot.login)]
     (server_row,) = [row for row in card.rows if row.label == "Server"]
     assert server_row.value == public.mcp_url
     ada.paste(public.to_public(approve(public.to_local(bot.login.authorization_url))))
     assert ada.visible_titles() == [f"{NAME}: connected"]
     assert bot.service.keys() == [KEY]
     ada.send_text("/connections")
+    screens.append(ada.visible_text())
+    compare_transcript("chat_address", "\n\n--------\n\n".join(screens))
     assert [row.label for row in ada.last_card.rows] == [NAME]
     assert ada.last_card.rows[0].value.startswith("connected as ada@example.com")
     # The entry, also as a restarted bot knows it, may be reached at public addresses only.
@@ -241,6 +251,29 @@ def test_a_configured_address_means_its_entry(
         assert bot.login.key.server_name == name
         assert bot.login.is_public_only is False
         ada.press("Cancel")
+
+
+@covers("chat-url")
+def test_an_address_of_two_entries_asks_for_a_name(
+    start: StartUrlBot, public: PublicDemo, tmp_path: Path
+) -> None:
+    entries = (f"  {name}: {{url: '{public.mcp_url}', auth: oauth}}" for name in ("work", "home"))
+    bot = start(OWN_TOKENS, write_config(tmp_path, *entries))
+    bot.user("ada").send_text(f"/connect {public.mcp_url}")
+    assert "Use one of their names: work, home." in str(bot.user("ada").last_card)
+    assert bot.waiting_logins() == []
+
+
+@covers("chat-url")
+def test_two_administrators_of_shared_tokens_get_entries_of_their_own(
+    start: StartUrlBot, public: PublicDemo
+) -> None:
+    bot = start(AllowList(users={"ada", "bob"}, connect_urls=True))
+    bot.user("ada").send_text(f"/connect {public.mcp_url}")
+    bot.user("bob").send_text(f"/connect {public.mcp_url}?tenant=2")
+    names = {login.origin.user_id: login.key.server_name for login in bot.waiting_logins()}
+    assert names["ada"] == NAME
+    assert names["bob"].startswith(f"{NAME}-")
 
 
 @covers("chat-url")
