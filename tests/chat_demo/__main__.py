@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
 import sys
 import tempfile
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -67,7 +69,7 @@ def run_demo(platform: str) -> None:
             print(textwrap.fill(INTRODUCTION.format(platform=platform.title()), width()), end="\n\n")
             person = DemoUser(chat, demo)
             if sys.stdin.isatty():
-                print(USAGE.format(connect=chat.connect_command))
+                print(wrap_usage(USAGE.format(connect=chat.connect_command)))
                 person.run_commands()
             else:
                 person.run_script()
@@ -185,6 +187,13 @@ class DemoUser:
             print(textwrap.fill(f"Buttons: {buttons}", width(), subsequent_indent="  "), end="\n\n")
 
 
+def wrap_usage(text: str) -> str:
+    """Wrap the list of commands to the width of the terminal; the explanations stay in their column."""
+    head, *commands = text.splitlines()
+    lines = (textwrap.fill(line, width(), subsequent_indent=" " * 11) for line in commands)
+    return "\n".join((textwrap.fill(head, width()), *lines))
+
+
 def width() -> int:
     """Return the width of the terminal."""
     return shutil.get_terminal_size((DEFAULT_COLUMNS, 24)).columns if sys.stdout.isatty() else DEFAULT_COLUMNS
@@ -201,9 +210,34 @@ def new_lines(old_lines: list[str], current_lines: list[str]) -> Iterator[str]:
         default=0,
     )
     for line in current_lines[first_line_index:] if unchanged_count < len(current_lines) else ():
-        indent = line[: len(line) - len(line.lstrip())]
-        yield from textwrap.wrap(line, width(), subsequent_indent=indent, break_long_words=False) or [""]
+        yield from fit_line(show_times(line))
     yield ""
+
+
+def fit_line(line: str) -> list[str]:
+    """Fit a line of the chat to the width of the terminal; an embed of Discord is a box."""
+    indent, text = line[: len(line) - len(line.lstrip())], line.strip()
+    if text.startswith(("┌", "└")):
+        return [line[: width() - 1] + text[-1]] if len(line) > width() else [line]
+    if text.startswith("│") and len(line) > width():
+        bar = f"{indent}│ "
+        content = text.strip("│").strip()
+        wrapped = textwrap.wrap(
+            content, width(), initial_indent=bar, subsequent_indent=bar, break_long_words=False
+        )
+        return wrapped or [bar.rstrip()]
+    return textwrap.wrap(line, width(), subsequent_indent=indent, break_long_words=False) or [""]
+
+
+def show_times(line: str) -> str:
+    """Show Discord's time tags, and its escaped full stops, as a client does."""
+
+    def show(tag: re.Match[str]) -> str:
+        seconds = int(tag[1])
+        minutes = max(round((seconds - time.time()) / 60), 0)
+        return f"in {minutes} minutes" if tag[2] == "R" else time.strftime("%H:%M", time.localtime(seconds))
+
+    return re.sub(r"<t:(\d+):(\w)>", show, line).replace("\\.", ".")
 
 
 async def _call_tool(session: Session) -> str:
