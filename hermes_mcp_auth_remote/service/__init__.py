@@ -226,8 +226,8 @@ class AuthService:
     ) -> Login:
         """Store the id of the chat message that now shows a login, and return the login.
 
-        The ids of earlier messages stay in the record, after this id. Also store why the chat shows the login,
-        unless `reason` is None. Raises LoginNotFound, StoreError.
+        The ids of earlier messages stay in the record, after this id. Unless `reason` is None, also store why
+        the chat shows the login. Raises LoginNotFound, StoreError.
         """
         return await self._logins.save_prompt_message(login_id, message_id, reason)
 
