@@ -168,6 +168,7 @@ class Messages:
     approved_title: str = "{user} may use this bot now"
     admitted_title: str = "You may use this bot now"
     admitted: str = "Send {connect} to connect a server."
+    admitted_to_look: str = "Send {connections} to see what is connected."
     approve_failed_title: str = "No one waits with this code"
     approve_failed: str = "A code is valid for ten minutes, once. Ask the person to write to me again."
     people_title: str = "Admitted from this chat"

@@ -7,7 +7,7 @@ import logging
 from functools import partial
 
 from gateway_hooks.dialog.cards import Button, Card, Row, encode_action
-from gateway_hooks.dialog.platform import Chat, ChatError, IncomingEvent
+from gateway_hooks.dialog.platform import Chat, ChatError, IncomingEvent, Sender
 from gateway_hooks.runtime.admission import PAIR_PAYLOAD_PREFIX, Admission
 from gateway_hooks.runtime.context import Context
 from hermes_mcp_auth_remote.threads import run_file_work
@@ -77,7 +77,13 @@ class PeopleActions:
     async def _tell_admitted_user(self, user_id: str) -> None:
         """Tell a user in private that they may use the bot: they have waited for it."""
         messages, platform = self._context.messages, self._context.platform
-        text = messages.admitted.format(connect=f"{platform.capabilities.command_prefix}connect")
+        prefix = platform.capabilities.command_prefix
+        # Only administrators change shared connections.
+        text = (
+            messages.admitted.format(connect=f"{prefix}connect")
+            if self._admission.may_change(Sender(user_id))
+            else messages.admitted_to_look.format(connections=f"{prefix}connections")
+        )
         with contextlib.suppress(ChatError):
             await platform.private_chat(user_id).send(
                 Card(messages.admitted_title, paragraphs=(text,), tone="good")

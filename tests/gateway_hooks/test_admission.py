@@ -110,7 +110,7 @@ def test_an_administrator_admits_and_removes_a_stranger(
     assert not admission.may_change(Sender("bob"))
     # The stranger has waited for this.
     assert bob.last_card.title == "You may use this bot now"
-    assert bob.last_card.paragraphs == ("Send /connect to connect a server.",)
+    assert bob.last_card.paragraphs == ("Send /connections to see what is connected.",)
     bob.send_text("/people")
     assert bob.last_card.title != "Admitted from this chat"
     ada.send_text("/people")
@@ -161,8 +161,11 @@ def test_codes_are_random_and_easy_to_read() -> None:
 def test_an_admission_holds_if_the_bot_cannot_tell_the_admitted_user(
     start_bot: StartBot, demo: Demo, tmp_path: Path, clock: ManualClock
 ) -> None:
-    admission = make_admission(tmp_path, clock, AllowList(users={"ada"}))
+    admission = make_admission(tmp_path, clock, AllowList(users={"ada"}, owners="per_user"))
     bot = start(start_bot, demo, admission)
+    code = admission.request_code("carol")
+    bot.user("ada").send_text(f"/approve {code}")
+    assert bot.user("carol").last_card.paragraphs == ("Send /connect to connect a server.",)
     code = admission.request_code("bob")
     bot.user("bob").room.cannot_write = True
     bot.user("ada").send_text(f"/approve {code}")
