@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from hermes_mcp_auth_remote.demo.behaviour import Behaviour, WellKnown
+from hermes_mcp_auth_remote.demo.behaviour import WellKnown
 from hermes_mcp_auth_remote.demo.consent import PendingConsents, refusal_page, stale_page
 from hermes_mcp_auth_remote.demo.device import DeviceEndpoints
 from hermes_mcp_auth_remote.demo.ledger import OAuthError, ValidatedRequest
@@ -34,7 +33,6 @@ from hermes_mcp_auth_remote.demo.validation import (
     reject_duplicates,
 )
 from hermes_mcp_auth_remote.oauth.client import DEVICE_GRANT
-from hermes_mcp_auth_remote.values import Clock, Entropy
 
 MAX_PARAMETERS = 100
 
@@ -49,21 +47,23 @@ class _PushedRequest:
 class AuthorizationServer(ServerState):
     """An authorization server. `routes` are its Starlette routes."""
 
-    def __init__(
-        self,
-        origin: str,
-        behaviour: Behaviour | None = None,
-        *,
-        resources: frozenset[str] = frozenset(),
-        clock: Clock = time.time,
-        entropy: Entropy = secrets.token_urlsafe,
-    ) -> None:
-        super().__init__(origin, behaviour, resources=resources, clock=clock, entropy=entropy)
-        self._consents = PendingConsents[ValidatedRequest](self.ledger, "/consent")
-        self._pushed_requests: dict[str, _PushedRequest] = {}
-        self._registration, tokens = Registration(self), TokenEndpoints(self)
-        devices = DeviceEndpoints(self, self._registration)
-        self.routes = [
+    @cached_property
+    def _consents(self) -> PendingConsents[ValidatedRequest]:
+        return PendingConsents[ValidatedRequest](self.ledger, "/consent")
+
+    @cached_property
+    def _pushed_requests(self) -> dict[str, _PushedRequest]:
+        return {}
+
+    @cached_property
+    def _registration(self) -> Registration:
+        return Registration(self)
+
+    @cached_property
+    def routes(self) -> list[Route]:
+        """The routes of all endpoints."""
+        tokens, devices = TokenEndpoints(self), DeviceEndpoints(self, self._registration)
+        return [
             Route("/.well-known/{document:path}", self._serve_metadata),
             Route("/{prefix:path}/.well-known/openid-configuration", self._serve_metadata),
             Route("/register", self._registration.register, methods=["POST"]),
