@@ -129,4 +129,6 @@ def quote_server_message(message: str) -> str:
 
 def replace_unprintable(text: str) -> str:
     """Replace control characters, and characters that hide or reverse the text next to them."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else "\ufffd" for character in text)

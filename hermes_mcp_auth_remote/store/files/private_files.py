@@ -50,8 +50,8 @@ def read_private(path: StrPath, limit_bytes: int = MAX_FILE_BYTES) -> bytes | No
     except OSError as error:
         raise _store_error(path, error, "read") from error
     try:
-        _check_file(descriptor, path)
-        data = _read_all(descriptor, path, limit_bytes)
+        status = _check_file(descriptor, path)
+        data = _read_all(descriptor, path, status.st_size, limit_bytes)
     finally:
         os.close(descriptor)
     if len(data) > limit_bytes:
@@ -59,7 +59,7 @@ def read_private(path: StrPath, limit_bytes: int = MAX_FILE_BYTES) -> bytes | No
     return data
 
 
-def _check_file(descriptor: int, path: StrPath) -> None:
+def _check_file(descriptor: int, path: StrPath) -> os.stat_result:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise StoreUnsafe(f"{os.fspath(path)} is not a plain file.")
@@ -70,14 +70,21 @@ def _check_file(descriptor: int, path: StrPath) -> None:
 
         # A second hard link may belong to a file outside the store. Its mode must not change.
         make_private(descriptor, path, 0o600, is_trusted=not status.st_mode & 0o007 and status.st_nlink == 1)
+    return status
 
 
-def _read_all(descriptor: int, path: StrPath, limit_bytes: int) -> bytes:
+def _read_all(descriptor: int, path: StrPath, size: int, limit_bytes: int) -> bytes:
+    """Return the content of a plain file, cut after `limit_bytes` and one more; `size` is its size so far."""
     try:
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(limit_bytes + 1)
+        # A file object would cost more than the calls of the system.
+        data = os.read(descriptor, min(size, limit_bytes) + 1)
+        # Another process has written more since; only the end of a file makes a read shorter.
+        while size < len(data) <= limit_bytes:
+            size = len(data)
+            data += os.read(descriptor, limit_bytes + 1 - size)
     except OSError as error:
         raise _store_error(path, error, "read") from error
+    return data
 
 
 def write_private(path: StrPath, data: bytes) -> os.stat_result:
@@ -152,8 +159,8 @@ def overwrite_private(path: StrPath, data: bytes) -> None:
     except OSError as error:
         raise _store_error(path, error, "written") from error
     try:
-        _check_file(descriptor, path)
-        old = _read_all(descriptor, path, MAX_FILE_BYTES)
+        status = _check_file(descriptor, path)
+        old = _read_all(descriptor, path, status.st_size, MAX_FILE_BYTES)
         try:
             _overwrite(descriptor, data, len(old))
         except OSError as error:
