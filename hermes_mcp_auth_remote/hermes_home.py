@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from hermes_mcp_auth_remote.errors import ConfigError
 
 CONFIG_FILES = ("config.yaml", ".env")
 # A file that changed less than this before a read may change again and keep its modification time.
-MTIME_RESOLUTION_NS = 50_000_000
+_MTIME_RESOLUTION_NS = 50_000_000
+# Some file systems (FAT, HFS+, older NFS) store times in seconds, or in steps of two seconds.
+_COARSE_MTIME_RESOLUTION_NS = 3_000_000_000
 
 
 def hermes_home(environ: Mapping[str, str]) -> str:
@@ -76,6 +79,16 @@ def file_identity(link_status: os.stat_result | None, file_status: os.stat_resul
     return f"{_format_status(link_status)}/{_format_status(file_status)}"
 
 
+def is_settled(changed_at_ns: int, now_ns: int) -> bool:
+    """True if a change after `now_ns` cannot get the same time as the last change.
+
+    `changed_at_ns` is the time of the last change of a file or a folder. Ask for `now_ns` before you read its
+    status. Both are in epoch nanoseconds.
+    """
+    is_coarse = changed_at_ns % 1_000_000_000 == 0
+    return now_ns - changed_at_ns > (_COARSE_MTIME_RESOLUTION_NS if is_coarse else _MTIME_RESOLUTION_NS)
+
+
 def join_identities(config: str, env: str) -> str:
     """Return the identity of config.yaml and .env together."""
     return f"{config} {env}"
@@ -94,6 +107,7 @@ def _format_status(status: os.stat_result | None) -> str:
     return f"{status.st_ino}.{status.st_size}.{status.st_ctime_ns}.{status.st_mtime_ns}"
 
 
+@lru_cache(maxsize=1024)
 def file_stem(server_name: str) -> str:
     """Return Hermes's file stem for a server's name; `my.server` and `my_server` have the same one."""
     return re.sub(r"[^\w\-]", "_", server_name).strip("_")[:128] or "default"

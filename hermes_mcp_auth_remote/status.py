@@ -81,6 +81,18 @@ def next_change_at(connection: Connection, now: float) -> float | None:
     return min((time for time in (*ends, *warnings) if time > now), default=None)
 
 
+def remind_at(connection: Connection) -> float | None:
+    """Return when the user must start to act (epoch seconds), None if time alone never requires it.
+
+    0 means that the user must act now, whatever the time is. Later, the user may no longer have to act: ask
+    `session_status`.
+    """
+    moment: float | None = 0.0
+    while moment is not None and session_status(connection, moment).action == "none":
+        moment = next_change_at(connection, moment)
+    return moment
+
+
 def _session_end(connection: Connection, *, can_refresh: bool, uses_machine_grant: bool) -> float | None:
     """Return when the user must log in again, or had to; None if only the server decides that."""
     if uses_machine_grant:

@@ -89,6 +89,11 @@ async def run_undoable_file_work(
         raise
 
 
+async def run_unstoppable_file_work(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do what `run_file_work` does; if the caller is cancelled, the function runs to its end all the same."""
+    return await asyncio.shield(asyncio.wrap_future(submit_file_work(function, *args, **kwargs)))
+
+
 def _undo_work(undo: Callable[[T], object], work: Future[T]) -> None:
     if not work.cancelled() and work.exception() is None:
         with suppress(McpAuthError):

@@ -352,6 +352,9 @@ REQUIREMENTS = (
     Requirement("old-survive", "A failed login does not change stored credentials.", "quirk 19, decision 4"),
     Requirement("earlier-home", "Files that an earlier version stored are read and used.", "design"),
     Requirement(
+        "earlier-configuration", "config.yaml and .env mean what they meant to an earlier version.", "design"
+    ),
+    Requirement(
         "logout", "Logout tries to revoke the tokens, and always deletes them.", "security 23, RFC 7009"
     ),
     # Sessions and bindings
@@ -510,8 +513,14 @@ REQUIREMENTS = (
         "login-clock", "Setting the clock does not change how long a login lives.", "CLOCK_BOOTTIME, boot id"
     ),
     Requirement("last-poll", "A device login is polled once more before it expires.", "RFC 8628 §3.5"),
+    Requirement("loop-and-store", "No event loop waits for the store.", "store/protocol.py"),
     Requirement(
         "store-contract", "Every store fulfils the contract of `store.protocol`.", "store/protocol.py"
+    ),
+    Requirement(
+        "shared-store",
+        "Two workers with one store continue each other's logins and sessions; one of them refreshes.",
+        "store/protocol.py",
     ),
     Requirement(
         "refresh-margin", "Service and fast path agree on when to refresh a token.", "refresh_margins.py"

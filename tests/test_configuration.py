@@ -22,11 +22,11 @@ from hermes_mcp_auth_remote.config import (
     yaml_section,
 )
 from hermes_mcp_auth_remote.config.files import read_config_file
+from hermes_mcp_auth_remote.config.secret_files import read_secret_file
 from hermes_mcp_auth_remote.config.section_reader import Section
 from hermes_mcp_auth_remote.config.server_entry import read_server
 from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, StoreUnsafe
 from hermes_mcp_auth_remote.store.files.private_files import ensure_private_directory
-from hermes_mcp_auth_remote.store.files.secret_files import read_secret_file
 from hermes_mcp_auth_remote.values import Server
 from tests.requirements import covers
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.errors import ConfigError
-from hermes_mcp_auth_remote.hermes_home import expand_user, hermes_home
+from hermes_mcp_auth_remote.hermes_home import expand_user, hermes_home, is_settled
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
@@ -163,3 +163,22 @@ def test_without_a_home_commands_and_plugin_report_it_and_write_nothing(tmp_path
     assert version.startswith("0 ")
     assert status.startswith("0 ")
     assert list(folder.iterdir()) == []
+
+
+@covers("config-once")
+@pytest.mark.parametrize(
+    ("changed_at_ns", "age_ns", "expected"),
+    [
+        (1_800_000_000_123_000_000, 60_000_000, True),
+        (1_800_000_000_123_000_000, 40_000_000, False),
+        # A file system with times in whole or in even seconds (FAT, HFS+, older NFS).
+        (1_800_000_000_000_000_000, 2_900_000_000, False),
+        (1_800_000_000_000_000_000, 3_100_000_000, True),
+        # The clock was set back since.
+        (1_800_000_000_123_000_000, -60_000_000_000, False),
+    ],
+)
+def test_a_change_is_settled_if_a_later_one_must_have_another_time(
+    changed_at_ns: int, age_ns: int, *, expected: bool
+) -> None:
+    assert is_settled(changed_at_ns, changed_at_ns + age_ns) is expected

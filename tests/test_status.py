@@ -14,7 +14,7 @@ from gateway_hooks.runtime.reminders import _login_need
 from hermes_mcp_auth_remote.cli.connection_status import ConnectionStatus
 from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
-from hermes_mcp_auth_remote.status import SessionStatus, next_change_at, session_status
+from hermes_mcp_auth_remote.status import SessionStatus, next_change_at, remind_at, session_status
 from hermes_mcp_auth_remote.terminal.text import connection_summary
 from hermes_mcp_auth_remote.values import CredentialKey
 from tests.gateway_hooks.login_factories import make_connection
@@ -247,3 +247,38 @@ def test_a_warning_stays_until_the_end(
     actions = [session_status(connection, moment).action for moment in moments]
     order = {"none": 0, "log in soon": 1, "log in": 2}
     assert [order[action] for action in actions] == sorted(order[action] for action in actions)
+
+
+@covers("one-status")
+@settings(deadline=None)
+@given(
+    expires_at=TIMES,
+    refresh_expires_at=TIMES,
+    obtained_at=TIMES,
+    can_refresh=st.booleans(),
+    needs=st.booleans(),
+    later=st.floats(-20 * DAY, 20 * DAY),
+)
+def test_no_user_must_act_before_the_time_of_the_reminder(
+    expires_at: float | None,
+    refresh_expires_at: float | None,
+    obtained_at: float | None,
+    *,
+    can_refresh: bool,
+    needs: bool,
+    later: float,
+) -> None:
+    connection = replace(
+        make_connection(),
+        expires_at=expires_at,
+        refresh_expires_at=refresh_expires_at,
+        obtained_at=obtained_at,
+        can_refresh=can_refresh,
+        login_needed="it is over" if needs else None,
+    )
+    start = remind_at(connection)
+    if session_status(connection, NOW + later).action != "none":
+        assert start is not None
+        assert start <= NOW + later
+    if start is not None:
+        assert session_status(connection, start).action != "none"

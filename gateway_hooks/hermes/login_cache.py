@@ -62,7 +62,7 @@ class LoginCache:
             version = self.service.glance_logins()
             is_changed = version is UNKNOWN or version != self._version
             if is_changed or time.monotonic() >= self._reload_at:
-                self.logins = tuple(self.service.logins())
+                self.logins = tuple(self.service.blocking.logins())
                 self._reload_at = time.monotonic() + MAX_AGE_SECONDS
                 self._version = version
             self.error = None

@@ -24,7 +24,7 @@ from gateway_hooks.runtime.config_servers import ConfigServers
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service.default import service_at
-from hermes_mcp_auth_remote.threads import run_file_work, run_in_own_thread
+from hermes_mcp_auth_remote.threads import run_in_own_thread
 
 # How often this module looks for replaced adapters and for logins that another process finished.
 SYNC_INTERVAL_SECONDS = 0.5
@@ -189,7 +189,7 @@ class GatewayRuntime:
         service = self._login_cache_at(hermes.home_of(profile)).service
         for _ in range(MESSAGE_SYNC_TRIES):
             with contextlib.suppress(McpAuthError):
-                if not (await run_file_work(service.login, login.id)).message_ids:
+                if not (await service.login(login.id)).message_ids:
                     break
             await asyncio.sleep(SYNC_INTERVAL_SECONDS)
         adapter = self.adapter_for_platform(login.origin.platform, profile)

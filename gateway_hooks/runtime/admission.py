@@ -1,7 +1,7 @@
 """Admit users from the chat: a pairing code for the first administrator, then `/approve` and `/people`.
 
 Codes are in memory only, work once and expire after ten minutes. After five wrong tries by any users, the
-pairing code is invalid. A code only adds a user to the list that `PeopleFile` stores.
+pairing code is invalid. A code only adds a user to the list that the store keeps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from gateway_hooks.dialog.platform import Sender
 from gateway_hooks.dialog.policy import AllowList
 from hermes_mcp_auth_remote.errors import StoreError
-from hermes_mcp_auth_remote.store.files.people_file import PeopleFile, Person
+from hermes_mcp_auth_remote.store.protocol import PeopleStore, Person
 from hermes_mcp_auth_remote.values import Clock, Owner
 
 CODE_SECONDS = 600.0
@@ -44,14 +44,14 @@ class Admission:
         self,
         allow_list: AllowList,
         platform: str,
-        people_file: PeopleFile,
+        people_store: PeopleStore,
         clock: Clock,
         new_code: Callable[[], str] = make_code,
     ) -> None:
         """Read the admitted users; raises StoreError."""
         self.allow_list = allow_list
         self._platform = platform
-        self._people_file = people_file
+        self._people_store = people_store
         self._clock = clock
         self._new_code = new_code
         self._owner_code: _Code | None = None
@@ -169,7 +169,7 @@ class Admission:
 
     def reload(self) -> None:
         """Read the admitted users again; raises StoreError."""
-        self._set_people(self._people_file.list_all())
+        self._set_people(self._people_store.list_all())
 
     def _add(self, person: Person) -> None:
         self._change(
@@ -184,7 +184,7 @@ class Admission:
         )
 
     def _change(self, apply_change: Callable[[list[Person]], list[Person]]) -> None:
-        self._set_people(self._people_file.change(apply_change))
+        self._set_people(self._people_store.change(apply_change))
 
     def _set_people(self, people: list[Person]) -> None:
         self._people = people

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hermes_mcp_auth_remote.config import Configuration, read_configuration
 from hermes_mcp_auth_remote.errors import McpAuthError, ServerNotFound
-from hermes_mcp_auth_remote.hermes_home import CONFIG_FILES, MTIME_RESOLUTION_NS
+from hermes_mcp_auth_remote.hermes_home import CONFIG_FILES, is_settled
 from hermes_mcp_auth_remote.values import Server
 
 
@@ -52,12 +52,13 @@ class ConfigServers:
 
     def _current_snapshot(self) -> _ConfigSnapshot:
         """Return the last snapshot if the files have not changed since then, else read the files again."""
+        now_ns = time.time_ns()
         versions = tuple(map(_file_version, self._paths))
         if self._snapshot.versions != versions:
             configuration = read_configuration(self._home, self._environ)
             snapshot = _ConfigSnapshot(versions, configuration, dict.fromkeys(configuration.server_names()))
-            is_settled = time.time_ns() - max(version[0] for version in versions) > MTIME_RESOLUTION_NS
-            self._snapshot = snapshot if is_settled else replace(snapshot, versions=())
+            is_final = is_settled(max(version[0] for version in versions), now_ns)
+            self._snapshot = snapshot if is_final else replace(snapshot, versions=())
             return snapshot
         return self._snapshot
 

@@ -50,7 +50,7 @@ class ConnectionActions:
                 statuses.append(
                     ServerStatus(
                         name,
-                        self._context.service.connection(server, owner),
+                        self._context.service.blocking.connection(server, owner),
                         has_waiting_login=has_waiting_login,
                         uses_machine_grant=server.options.grant != "authorization_code",
                     )

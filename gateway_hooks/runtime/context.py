@@ -59,7 +59,7 @@ class Context:
 
     async def logins(self) -> list[Login]:
         """Return this platform's logins, except those that ended more than an hour ago."""
-        logins = await run_file_work(self.service.logins)
+        logins = await self.service.logins()
         return [login for login in logins if login.origin.platform == self.platform.name]
 
     async def redirect_uris(self) -> tuple[str, ...]:

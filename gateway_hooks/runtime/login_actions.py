@@ -62,7 +62,7 @@ class LoginActions:
                 await self._context.prompt_messages.add_message(login.id, await chat.send(card), chat)
         except McpAuthError as error:
             # If the login has failed, `PromptMessages` shows the error. Show it here only if the login waits.
-            current_login = await run_file_work(self._context.service.login, login.id)
+            current_login = await self._context.service.login(login.id)
             if not current_login.is_over:
                 await chat.send(self._context.renderer.error_card(title, error))
         finally:
@@ -210,7 +210,7 @@ class LoginActions:
                 if not is_own or not contains_redirect(event.text, collect_redirect_locations([login])):
                     continue
                 server = Server(login.key.server_name, login.server_url)
-                connection = await run_file_work(self._context.service.connection, server, login.key.owner)
+                connection = await self._context.service.connection(server, login.key.owner)
                 if connection and not session_status(connection, self._context.clock()).is_over:
                     return login.key.server_name
         return None

@@ -139,9 +139,7 @@ class PromptMessages:
             return
         # Collect the ids before the read: `_forget_absent` must not drop a login that `show` adds during it.
         remembered_ids = {*self._shown_cards, *self._chats, *self._retry_at}
-        logins = [
-            login for login in await run_file_work(self._service.logins) if self._is_for_this_bot(login)
-        ]
+        logins = [login for login in await self._service.logins() if self._is_for_this_bot(login)]
         self._synced_version = version
         self._next_sync_at = min((self._next_due_at(login, now) for login in logins), default=math.inf)
         for login in logins:
@@ -207,7 +205,7 @@ class PromptMessages:
         return self._locks.setdefault(login_id, asyncio.Lock())
 
     async def _read_login(self, login_id: str) -> Login:
-        return await run_file_work(self._service.login, login_id)
+        return await self._service.login(login_id)
 
     async def _delete_messages(self, message_ids: Iterable[str], chat: Chat) -> None:
         for message_id in message_ids:
@@ -323,7 +321,7 @@ class PromptMessages:
         if login.status != "done":
             return None
         server = Server(login.key.server_name, login.server_url)
-        return await run_file_work(self._service.connection, server, login.key.owner)
+        return await self._service.connection(server, login.key.owner)
 
     def _chat_for(self, login: Login) -> Chat:
         return self._chats.get(login.id) or self._platform.private_chat(login.origin.user_id)

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
-import itertools
 import logging
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -25,8 +22,8 @@ from gateway_hooks.runtime.user_servers import stored_server
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.hermes_home import file_stem
 from hermes_mcp_auth_remote.login import Connection
-from hermes_mcp_auth_remote.status import next_change_at, session_status
-from hermes_mcp_auth_remote.store.protocol import Notice
+from hermes_mcp_auth_remote.status import session_status
+from hermes_mcp_auth_remote.store.protocol import DueSession, Notice
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 
@@ -52,49 +49,47 @@ class _LoginNeed:
         return connection.expires_at if connection.expires_at is not None else connection.obtained_at
 
 
+@dataclass(frozen=True, slots=True)
+class _ReadSession:
+    """A due session, its configured server, and its connection (None if this bot does not offer it)."""
+
+    session: DueSession
+    server: Server | None
+    connection: Connection | None
+
+
 class _SessionNeeds:
-    """The sessions that need a login. `update` reads only the connections that have changed."""
+    """The sessions that need a login. `update` reads each session once when it becomes due or changes."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._changes = context.service.watch_keys()
+        self._read_sessions: dict[CredentialKey, _ReadSession] = {}
         self._servers: dict[str, Server] = {}
         self._configured_stems = set[str]()
-        self._keys = set[CredentialKey]()
-        self._next_check_at = list[tuple[float, int, CredentialKey]]()
-        self._entry_numbers = itertools.count()
-        self._checked_at = -math.inf
-        self.connections: dict[CredentialKey, Connection] = {}
         self.needs: dict[CredentialKey, _LoginNeed] = {}
 
     def update(self, now: float) -> None:
-        """Read the changed connections. Check these, and all that are due at `now` (epoch seconds).
+        """Read the sessions that have become due or changed (`now`: epoch seconds).
 
-        Raises ConfigError, StoreError. Reads files: do not call it on the event loop.
+        Raises ConfigError, StoreError. Blocks: do not call it on the event loop.
         """
-        servers = self._read_servers()
-        changed_keys = self._changes.poll()
+        self._servers = self._list_servers()
         self._configured_stems = self._context.servers_of(None).configured_stems()
-        self._keys |= changed_keys
-        if servers != self._servers:
-            changed_keys |= {
-                key
-                for key in self._keys
-                if servers.get(key.server_name) != self._servers.get(key.server_name)
-            }
-            self._servers = servers
-        for key in changed_keys:
-            self._read_connection(key)
-        if now < self._checked_at:
-            # The clock was set back: check all.
-            changed_keys = set(self.connections)
-        self._checked_at = now
-        while self._next_check_at and self._next_check_at[0][0] <= now:
-            changed_keys.add(heapq.heappop(self._next_check_at)[2])
-        for key in changed_keys:
-            self._check(key, now)
+        read_sessions = dict[CredentialKey, _ReadSession]()
+        needs = dict[CredentialKey, _LoginNeed]()
+        for session in self._context.service.blocking.due_sessions(now):
+            server = self._servers.get(session.key.server_name)
+            read_session = self._read_sessions.get(session.key)
+            if read_session is None or (read_session.session, read_session.server) != (session, server):
+                read_session = _ReadSession(session, server, self._read_connection(session.key))
+            read_sessions[session.key] = read_session
+            if read_session.connection is not None:
+                need = _login_need(read_session.connection, now)
+                if need is not None:
+                    needs[session.key] = need
+        self._read_sessions, self.needs = read_sessions, needs
 
-    def _read_servers(self) -> dict[str, Server]:
+    def _list_servers(self) -> dict[str, Server]:
         """Return the servers that users can log in to, by name."""
         servers = dict[str, Server]()
         for name in self._context.servers.names():
@@ -105,38 +100,29 @@ class _SessionNeeds:
                     servers[name] = server
         return servers
 
-    def _read_connection(self, key: CredentialKey) -> None:
-        connection = None
-        with contextlib.suppress(McpAuthError):
-            # Skip unreadable files: /connections shows the error.
-            server = self._servers.get(key.server_name) or self._stored_server(key)
-            if server is not None:
-                connection = self._context.service.connection(server, key.owner)
-        if connection is None:
-            self.connections.pop(key, None)
-        else:
-            self.connections[key] = connection
-
     def is_configured(self, key: CredentialKey) -> bool:
         """Return True if the operator has configured the server of a session."""
         return file_stem(key.server_name) in self._configured_stems
 
+    def _read_connection(self, key: CredentialKey) -> Connection | None:
+        with contextlib.suppress(McpAuthError):
+            # Skip unreadable files: /connections shows the error.
+            server = self.find_server(key)
+            if server is not None:
+                return self._context.service.blocking.connection(server, key.owner)
+        return None
+
+    def find_server(self, key: CredentialKey) -> Server | None:
+        """Return the server of a session that this bot offers; raises StoreError. May read the store."""
+        server = self._servers.get(key.server_name)
+        return server if server is not None or self.is_configured(key) else self._stored_server(key)
+
     def _stored_server(self, key: CredentialKey) -> Server | None:
         """Return a server that a user has connected by its address; raises StoreError."""
-        if self.is_configured(key) or not (key.owner is not None or allows_urls(self._context.policy)):
+        if key.owner is None and not allows_urls(self._context.policy):
             return None
         server = stored_server(self._context.service, key.server_name, key.owner)
         return server if server is not None and server.is_public_only else None
-
-    def _check(self, key: CredentialKey, now: float) -> None:
-        connection = self.connections.get(key)
-        need = None if connection is None else _login_need(connection, now)
-        if need is None:
-            self.needs.pop(key, None)
-        else:
-            self.needs[key] = need
-        if connection is not None and (check_at := next_change_at(connection, now)) is not None:
-            heapq.heappush(self._next_check_at, (check_at, next(self._entry_numbers), key))
 
 
 class ExpiryReminders:
@@ -159,11 +145,8 @@ class ExpiryReminders:
         """Check all sessions once and send missing reminders; raises ConfigError, StoreError."""
         context, now = self._context, self._context.clock()
         await run_file_work(self._sessions.update, now)
-        needs, connections = dict(self._sessions.needs), self._sessions.connections
-        notices = {
-            notice.deduplication_key: notice
-            for notice in await run_file_work(context.service.notices.list_all)
-        }
+        needs = self._sessions.needs
+        notices = {notice.deduplication_key: notice for notice in await context.service.list_notices()}
         # These users are logging in already, or have recently cancelled or failed.
         busy_users = (
             {(login.key, login.origin.user_id) for login in await context.logins() if login.status != "done"}
@@ -176,7 +159,7 @@ class ExpiryReminders:
                     await self._remind(user_id, need, notices.get((context.platform.name, user_id, key)))
         for notice in notices.values():
             if notice.platform == context.platform.name and notice.key not in needs:
-                await self._clear_reminder(notice, connections.get(notice.key), now)
+                await self._clear_reminder(notice, now)
 
     def _recipients(self, owner: Owner) -> Iterator[str]:
         """Return the users of this platform to remind of an owner's sessions."""
@@ -215,8 +198,13 @@ class ExpiryReminders:
             log.warning("A reminder about %s could not be sent: %s", key.server_name, error)
             await self._replace_notice(notice, None)
 
-    async def _clear_reminder(self, notice: Notice, connection: Connection | None, now: float) -> None:
+    async def _clear_reminder(self, notice: Notice, now: float) -> None:
         """Delete the notice of a session that needs no login any more, and edit its message."""
+        connection = None
+        with contextlib.suppress(McpAuthError):
+            server = await run_file_work(self._sessions.find_server, notice.key)
+            if server is not None:
+                connection = await self._context.service.connection(server, notice.key.owner)
         if await self._replace_notice(notice, None) and connection is not None:
             # If this message also shows the prompt of the login, `PromptMessages` has already updated it.
             # This edit repeats that update.
@@ -248,7 +236,7 @@ class ExpiryReminders:
             others = [notice for notice in notices if notice is not current]
             return others if replacement is None else [*others, replacement]
 
-        notices_before = await run_file_work(self._context.service.notices.change, swap_notice)
+        notices_before = await self._context.service.change_notices(swap_notice)
         return find_current(notices_before) == previous
 
 

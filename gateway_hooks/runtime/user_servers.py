@@ -151,7 +151,7 @@ class UserServers:
         if not self._includes_stored:
             return servers
         configured_stems = self.configured_stems()
-        for key in self._service.keys(self._owner):
+        for key in self._service.blocking.keys(self._owner):
             if file_stem(key.server_name) in configured_stems:
                 continue
             with contextlib.suppress(McpAuthError):
@@ -173,7 +173,7 @@ def stored_server(service: AuthService, name: str, owner: Owner) -> Server | Non
 
     Raises StoreError.
     """
-    binding = service.read_credentials(Server(name, ""), owner).binding
+    binding = service.blocking.read_credentials(Server(name, ""), owner).binding
     if binding is None:
         return None
     return Server(name, binding.server_url, is_public_only=binding.is_public_only)

@@ -27,7 +27,6 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.default import default_service, open_session
 from hermes_mcp_auth_remote.store.codec import client_document
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
-from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import Clock, Owner, Secret, Server
 
@@ -56,8 +55,9 @@ class SharedTokenStorage:
     """Storage for the SDK: `OAuthClientProvider(url, metadata, SharedTokenStorage(url), ...)`.
 
     `server` is a server's name, URL or Server. Pass the provider's `redirect_uri`; without it, the storage
-    also returns a client that was registered with another redirect URI. Raises ConfigError, for example if
-    the stored tokens of this name are for another URL.
+    also returns a client that was registered with another redirect URI. The constructor blocks while it reads
+    the configuration and the store. Raises ConfigError, for example if the stored tokens of this name are for
+    another URL.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class SharedTokenStorage:
         self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         # A newly registered client, which is stored with its first tokens.
         self._registered_client: OAuthClientInformationFull | None = None
-        binding = self._service.read_credentials(self.server, owner).binding
+        binding = self._service.blocking.read_credentials(self.server, owner).binding
         if binding is not None and canonical_resource(binding.server_url) != canonical_resource(
             self.server.url
         ):
@@ -114,7 +114,7 @@ class SharedTokenStorage:
         # The SDK cannot send DPoP proofs.
         if header is None or self.session.prover is not None:
             return None
-        tokens = (await run_file_work(self._service.read_credentials, self.server, self._owner)).tokens
+        tokens = (await self._service.read_credentials(self.server, self._owner)).tokens
         expires_at = tokens.expires_at if tokens is not None else None
         scope = tokens.scope if tokens is not None else None
         return OAuthToken(
@@ -128,7 +128,7 @@ class SharedTokenStorage:
         if self._registered_client is not None:
             return self._registered_client
         options = self.server.options
-        stored = await run_file_work(self._service.read_credentials, self.server, self._owner)
+        stored = await self._service.read_credentials(self.server, self._owner)
         client, redirect_uris = stored.client, self._redirect_uris()
         if options.client_id is not None:
             method = options.token_endpoint_auth_method or (
@@ -149,7 +149,7 @@ class SharedTokenStorage:
 
     async def set_tokens(self, tokens: OAuthToken) -> None:
         """Store the tokens of a login with its client and authorization server; raises StoreError."""
-        stored = await run_file_work(self._service.read_credentials, self.server, self._owner)
+        stored = await self._service.read_credentials(self.server, self._owner)
         now, client = self._clock(), stored.client
         client_info = (
             self.context.client_info if self.context is not None else None

@@ -17,7 +17,6 @@ from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, open_listener
 from hermes_mcp_auth_remote.terminal.loopback import Listener
-from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 
 _log = logging.getLogger(__name__)
@@ -98,7 +97,7 @@ class BrowserPrompter:
     async def resume(self, key: CredentialKey) -> None:
         """Listen for a login that an earlier process of this bridge has shown. Opens no page."""
         with contextlib.suppress(McpAuthError):
-            for login in self.service.waiting_logins():
+            for login in await self.service.waiting_logins():
                 if login.key == key and login.origin == TERMINAL_ORIGIN and login.poll_state is None:
                     await self.listen(login)
 
@@ -137,7 +136,7 @@ class ClientLogin:
         """Return the login that waits, or start one; None if the redirect could not reach this process."""
         async with self._lock:
             login = self._login
-            if login is not None and (await run_file_work(self.service.login, login.id)).status == "waiting":
+            if login is not None and (await self.service.login(login.id)).status == "waiting":
                 return login
             return await self._start(error)
 

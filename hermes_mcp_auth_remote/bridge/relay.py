@@ -45,7 +45,6 @@ from hermes_mcp_auth_remote.bridge.stdio import LineWriter, TooLongLine, read_li
 from hermes_mcp_auth_remote.bridge.transport import LegacyServer, Transport, TransportError
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
 from hermes_mcp_auth_remote.login import Login
-from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.traceback_redaction import hide_locals
 
 # The tool that the bridge offers until the user has logged in.
@@ -88,8 +87,8 @@ class Options:
     login_command: str
     # None if a login is shown elsewhere: in a chat or in a browser of this machine.
     client_login: ClientLogin | None
-    # True while a login of this server waits for its user; reads files.
-    is_login_waiting: Callable[[], bool]
+    # True while a login of this server waits for its user.
+    is_login_waiting: Callable[[], Awaitable[bool]]
     # Returns the Authorization header, "" if there is none. Raises AuthorizationRequired.
     authorization: Callable[[], Awaitable[str]]
 
@@ -287,7 +286,7 @@ class Relay:
         # The server reports its own progress; a login has none.
         count = 0
         with contextlib.suppress(McpAuthError):
-            while await run_file_work(self._options.is_login_waiting):
+            while await self._options.is_login_waiting():
                 count += 1
                 params = {"progressToken": token, "progress": count, "message": "Waiting for a login."}
                 await self._writer.write(notification("notifications/progress", params))

@@ -85,8 +85,8 @@ async def _relay(
         await browser.resume(key)
         target = prompting(browser, TERMINAL_ORIGIN, flow="auto")
 
-    def is_login_waiting() -> bool:
-        return any(login.key == key for login in service.waiting_logins())
+    async def is_login_waiting() -> bool:
+        return any(login.key == key for login in await service.waiting_logins())
 
     writer = LineWriter(output)
     async with _open_client(service, server, owner) as http_client:

@@ -30,13 +30,14 @@ from hermes_mcp_auth_remote.oauth.token_refusal import TokenRefusal
 from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Response
 from hermes_mcp_auth_remote.phrases import display_url, replace_unprintable
-from hermes_mcp_auth_remote.service.connections import connection_from_credentials
 from hermes_mcp_auth_remote.service.default import service_at
 from hermes_mcp_auth_remote.service.redirect_uris import redirect_uri_for
 from hermes_mcp_auth_remote.service.start_login import previous_login_of
 from hermes_mcp_auth_remote.signing import can_sign, check_can_sign, load_client_signer, read_token_file
+from hermes_mcp_auth_remote.store.connection import connection_from_credentials
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.terminal.text import table, wrap_text
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Secret, Server
 
 # A dry run never sends these secrets.
@@ -102,7 +103,9 @@ class Examination:
 async def examine_server(examination: Examination, configuration: Configuration) -> None:
     """Perform the dry run of a login, and record what it finds. Never raises a McpAuthError."""
     try:
-        examination.server = resolve_server(examination.server_argument, examination.owner, configuration)
+        examination.server = await run_file_work(
+            resolve_server, examination.server_argument, examination.owner, configuration
+        )
     except McpAuthError as error:
         examination.errors.append(error)
     else:
@@ -117,11 +120,11 @@ async def _examine(examination: Examination, server: Server) -> None:
     is_cimd_disabled = False
     connection, last_login = None, None
     try:
-        examination.credentials = service.read_credentials(server, key.owner)
-        connection = service.connection(server, key.owner)
+        examination.credentials = await service.read_credentials(server, key.owner)
+        connection = await service.connection(server, key.owner)
         examination.token_refusal = None if connection is None else connection.token_refusal
-        is_cimd_disabled = service.is_cimd_disabled(server, key.owner)
-        last_login = service.unanswered_login(server, key.owner)
+        is_cimd_disabled = await service.is_cimd_disabled(server, key.owner)
+        last_login = await service.unanswered_login(server, key.owner)
     except McpAuthError as error:
         examination.errors.append(error)
     credentials = examination.credentials

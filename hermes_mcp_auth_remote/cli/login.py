@@ -23,6 +23,7 @@ from hermes_mcp_auth_remote.terminal.prompt import AnswerChannels, log_in
 from hermes_mcp_auth_remote.terminal.screen import PlainScreen
 from hermes_mcp_auth_remote.terminal.text import finish_command
 from hermes_mcp_auth_remote.terminal.window import obeys_escapes, terminal_size, uses_colour
+from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Flow, Server
 
 
@@ -168,13 +169,13 @@ class JsonScreen:
 
 
 async def _complete_login(service: AuthService, login_id: str, screen: Screen) -> Connection:
-    login = service.login(login_id)
+    login = await service.login(login_id)
     if login.status != "waiting":
         # Fail before the user pastes an address.
         raise login_state_error(login)
     with contextlib.suppress(ConfigError):
         # Use the server's options from config.yaml (a CA, an allowed network) if it has an entry.
-        service.register_server(resolve_server(login.key.server_name, login.key.owner))
+        service.register_server(await run_file_work(resolve_server, login.key.server_name, login.key.owner))
     answers = LoginAnswers(service, screen, Server(login.key.server_name, login.server_url))
     answers.login = login
     at_keyboard = is_at_keyboard()

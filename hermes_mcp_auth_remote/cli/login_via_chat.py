@@ -18,7 +18,6 @@ from hermes_mcp_auth_remote.login import Connection, Login, login_state_error
 from hermes_mcp_auth_remote.platforms import PLATFORMS, id_examples
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.text import clock_time
-from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Flow, Origin, Owner, Server
 
 # Warn after this time. A running bot checks for new logins more often, but a busy bot may need longer.
@@ -131,7 +130,9 @@ class _RemoteLogin:
                 f"Either {self._via} is not allowed, or must write to the bot first: see the bot's log.",
             )
         connection = (
-            self._service.connection(self._server, self._owner) if ended_login.status == "done" else None
+            await self._service.connection(self._server, self._owner)
+            if ended_login.status == "done"
+            else None
         )
         if connection is None:
             raise login_state_error(ended_login)
@@ -140,7 +141,7 @@ class _RemoteLogin:
     async def _report_when_shown(self, login_id: str) -> None:
         """Report that the bot shows the login. If no bot shows it for some seconds, report that first."""
         started_at, is_reported = asyncio.get_running_loop().time(), False
-        while not (await run_file_work(self._service.login, login_id)).message_ids:
+        while not (await self._service.login(login_id)).message_ids:
             if not is_reported and asyncio.get_running_loop().time() - started_at > UNSHOWN_WARNING_SECONDS:
                 is_reported = True
                 self._report_unshown()

@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         _print_result(result, as_json=options.json)
         return 0
     name = None if options.server is None else _resolve_name(options.server)
-    keys = [*service.keys(), *(login.key for login in service.waiting_logins())]
+    keys = [*service.blocking.keys(), *(login.key for login in service.blocking.waiting_logins())]
     selected_keys = [
         key for key in dict.fromkeys(keys) if owner in {None, key.owner} and name in {None, key.server_name}
     ]
@@ -68,7 +68,7 @@ def _resolve_stored_server(service: AuthService, name: str, owner: Owner) -> Ser
     except ConfigError:
         # A mistake in config.yaml must not prevent a logout.
         key = CredentialKey(name, owner)
-        stored_keys = service.keys()
+        stored_keys = service.blocking.keys()
         if key not in stored_keys:
             raise
         return server_for_key(key)
@@ -96,9 +96,9 @@ async def _log_out_all(service: AuthService, keys: list[CredentialKey], *, as_js
 
 
 async def _log_out(service: AuthService, key: CredentialKey, server: Server) -> LogoutResult:
-    waiting_count = sum(login.key == key for login in service.waiting_logins())
+    waiting_count = sum(login.key == key for login in await service.waiting_logins())
     try:
-        was_connected = service.connection(server, key.owner) is not None
+        was_connected = await service.connection(server, key.owner) is not None
     except StoreError:
         # The stored file is unreadable. The logout deletes it.
         was_connected = True

@@ -37,13 +37,12 @@ from hermes_mcp_auth_remote.config.chats import (
     read_bot_token,
     validate_bot_token,
 )
+from hermes_mcp_auth_remote.config.secret_files import read_secret_file
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, Unreachable
 from hermes_mcp_auth_remote.hermes_home import expand_user
 from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 from hermes_mcp_auth_remote.platforms import PLATFORMS, ChatPlatform, id_examples, join_alternatives
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.store.files.people_file import PeopleFile
-from hermes_mcp_auth_remote.store.files.secret_files import read_secret_file
 from hermes_mcp_auth_remote.values import Secret
 
 EXAMPLE_CONFIG = """\
@@ -151,7 +150,7 @@ def _make_bot(
         frozenset(_parse_user_ids(options.allow, platform, "--allow", is_only_platform=is_only_platform)),
         frozenset(_parse_user_ids(options.admin, platform, "--admin", is_only_platform=is_only_platform)),
     )
-    admission = Admission(policy, platform.name, PeopleFile(home), time.time)
+    admission = Admission(policy, platform.name, service.blocking.people, time.time)
     token_file = _option(options, f"{platform.name}_token_file")
     token = _read_token(platform, token_file, home, os.environ)
     api_url = _option(options, f"{platform.name}_api")

@@ -51,7 +51,9 @@ def server_for_key(key: CredentialKey, configuration: Configuration | None = Non
     with contextlib.suppress(ConfigError, StoreError):
         return resolve_server(key.server_name, key.owner, configuration)
     try:
-        credentials = service_at(current_home()).read_credentials(Server(key.server_name, ""), key.owner)
+        credentials = service_at(current_home()).blocking.read_credentials(
+            Server(key.server_name, ""), key.owner
+        )
     except StoreError:
         return Server(key.server_name, "")
     if credentials.binding is not None:

@@ -22,6 +22,7 @@ from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerNotFo
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.phrases import replace_unprintable
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.store.protocol import ANY
 from hermes_mcp_auth_remote.terminal.text import wrap_text
 from hermes_mcp_auth_remote.terminal.window import terminal_size
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
@@ -83,7 +84,9 @@ def select_keys(
 
     If `owner` is None, the result includes the logins of all owners.
     """
-    stored_keys = [*service.keys(), *(login.key for login in waiting_logins)]
+    # The store lists only one owner's sessions if that is enough.
+    stored_keys = service.blocking.keys(ANY if owner is None else owner)
+    stored_keys += [login.key for login in waiting_logins]
     selected_keys = (key for key in stored_keys if owner in {None, key.owner})
     return list(dict.fromkeys([*(CredentialKey(name, owner) for name in configured_names), *selected_keys]))
 
@@ -122,7 +125,7 @@ def _connection_statuses(
     configured_names: list[str], options: argparse.Namespace, configuration: Configuration
 ) -> Iterator[ConnectionStatus]:
     service = AuthService(current_home())
-    waiting_logins = service.waiting_logins()
+    waiting_logins = service.blocking.waiting_logins()
     logins_by_key = dict[CredentialKey, list[Login]]()
     for login in waiting_logins:
         logins_by_key.setdefault(login.key, []).append(login)
@@ -159,7 +162,7 @@ def _connection_status(
         return ConnectionStatus(key, shown_as, error=error, waiting_logins=waiting_logins)
     connection, connection_error = None, None
     try:
-        connection = service.connection(server, key.owner)
+        connection = service.blocking.connection(server, key.owner)
     except McpAuthError as error:
         connection_error = error
     return ConnectionStatus(

@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
     session, authorization = valid_authorization(options.server, options.owner)
     access_token = authorization.partition(" ")[2]
     if options.json:
-        connection = AuthService(current_home()).connection(session.server, options.owner)
+        connection = AuthService(current_home()).blocking.connection(session.server, options.owner)
         print_json(
             {
                 "event": "token",
@@ -53,7 +53,7 @@ def valid_authorization(name: str, owner: Owner) -> tuple[Session, str]:
     if owner is None:
         # If this fails, the next call is only slower.
         with suppress(StoreError):
-            service.save_config_identity(session.server)
+            service.blocking.save_config_identity(session.server)
     if session.prover is not None:
         raise ConfigError(
             f"The token of {session.server.name} is bound to a key: every request needs its own proof.",

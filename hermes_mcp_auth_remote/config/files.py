@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hermes_mcp_auth_remote.config.file_owners import check_trusted, warn_about_readable_tokens
 from hermes_mcp_auth_remote.errors import ConfigError
-from hermes_mcp_auth_remote.hermes_home import MTIME_RESOLUTION_NS, file_identity
+from hermes_mcp_auth_remote.hermes_home import file_identity, is_settled
 
 if TYPE_CHECKING:
     from hermes_mcp_auth_remote.config.yaml_section import YamlDocument
@@ -28,8 +28,6 @@ _ASSIGNMENT = re.compile(
     """,
     re.DOTALL | re.MULTILINE | re.VERBOSE,
 )
-# Some file systems (FAT, HFS+, older NFS) store times in seconds, or in steps of two seconds.
-_COARSE_MTIME_RESOLUTION_NS = 3_000_000_000
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 
 
@@ -76,19 +74,9 @@ def read_config_file(path: Path) -> ConfigFile:
         raise ConfigError(f"{path} is not UTF-8 text.", "Save it as UTF-8.") from None
     if path.name == ".env":
         warn_about_readable_tokens(path, status, text)
-    return ConfigFile(
-        path, text, file_identity(link, status) if _can_detect_later_changes(status, now) else None
-    )
-
-
-def _can_detect_later_changes(status: os.stat_result, now_ns: int) -> bool:
-    """True if a change after `now_ns` (epoch nanoseconds) cannot get the same time as the last change.
-
-    On Windows, `st_ctime` is the creation time, so `st_mtime` is used there.
-    """
-    changed_at = status.st_ctime_ns if os.name == "posix" else status.st_mtime_ns
-    is_coarse = changed_at % 1_000_000_000 == 0
-    return now_ns - changed_at > (_COARSE_MTIME_RESOLUTION_NS if is_coarse else MTIME_RESOLUTION_NS)
+    # On Windows, `st_ctime` is the creation time.
+    changed_at_ns = status.st_ctime_ns if os.name == "posix" else status.st_mtime_ns
+    return ConfigFile(path, text, file_identity(link, status) if is_settled(changed_at_ns, now) else None)
 
 
 def read_variables(path: Path, environ: Mapping[str, str]) -> dict[str, str]:

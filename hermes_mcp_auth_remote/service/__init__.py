@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,24 +15,25 @@ from hermes_mcp_auth_remote.exit_delay import ExitDelay
 from hermes_mcp_auth_remote.login import Connection, Login, PromptReason
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.metadata import Discovery, discover_metadata
-from hermes_mcp_auth_remote.oauth.urls import canonical_resource
 from hermes_mcp_auth_remote.oauth.wire import Exchange
+from hermes_mcp_auth_remote.service.blocking import BlockingReader
 from hermes_mcp_auth_remote.service.boot_clock import read_boot_time
 from hermes_mcp_auth_remote.service.complete_login import LoginCompletion
-from hermes_mcp_auth_remote.service.connections import connection_from_credentials, revoke_tokens
 from hermes_mcp_auth_remote.service.dependencies import Dependencies, ExchangeRunner
 from hermes_mcp_auth_remote.service.device_logins import DeviceLogins
 from hermes_mcp_auth_remote.service.known_servers import KnownServers
 from hermes_mcp_auth_remote.service.leases import acquire_lease
 from hermes_mcp_auth_remote.service.logins import Logins
 from hermes_mcp_auth_remote.service.prompting import InteractiveLogins
-from hermes_mcp_auth_remote.service.redirect_uris import new_redirect_uri, redirect_uri_for
+from hermes_mcp_auth_remote.service.redirect_uris import new_redirect_uri
 from hermes_mcp_auth_remote.service.refresh import TokenSource
+from hermes_mcp_auth_remote.service.revocation import revoke_tokens
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.service.single_flight import join
+from hermes_mcp_auth_remote.store.connection import connection_from_credentials
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.store.protocol import ANY, AnyValue, KeyChanges, Store, Unknown, Version
+from hermes_mcp_auth_remote.store.protocol import ANY, AnyValue, Notice, Store, Unknown, Version
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.timeouts import TIME_LIMITS, TimeLimits
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
@@ -80,8 +81,8 @@ def _select_store(home: Path | None, store: Store | None) -> Store:
 class AuthService:
     """Logins, sessions and stored credentials of one store. Any thread or event loop may use it.
 
-    The coroutine methods call the store in worker threads. The other methods block while they read one or two
-    records: with files, that takes about a millisecond.
+    The coroutine methods call the store in worker threads, so they never block the event loop. The same reads
+    for callers without an event loop are methods of `blocking`. The other methods never wait for the store.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class AuthService:
         if run_exchange is _run_exchange and limits is not TIME_LIMITS:
             run_exchange = _make_exchange_runner(limits)
         store = _select_store(home, store)
-        if clock is None and home is not None:
+        if clock is None and store.uses_system_clock:
             # The system clock may be set while a login waits.
             boot_clock = boot_clock or read_boot_time
         self._deps = Dependencies(
@@ -120,8 +121,8 @@ class AuthService:
         device_logins = DeviceLogins(self._deps, self._completion, self._servers.server_of, poll_runner)
         self._logins = Logins(self._deps, self._completion, device_logins)
         self._interactive_logins = InteractiveLogins(self._deps, self._logins)
-        # The notices to chat users that a session needs a login.
-        self.notices = self._deps.store.notices
+        # The reads for callers without an event loop, such as the command line.
+        self.blocking = BlockingReader(self._deps, self._completion)
         self._sessions: dict[tuple[CredentialKey, str], Session] = {}
 
     def preload_modules(self) -> None:
@@ -144,10 +145,9 @@ class AuthService:
             (key, server.url), Session(tokens, self._interactive_logins, self._deps.clock, server, key)
         )
 
-    def redirect_uri(self, server: Server, owner: Owner = None) -> str:
+    async def redirect_uri(self, server: Server, owner: Owner = None) -> str:
         """Return the redirect URI that a login of this server should use; the caller may listen on it."""
-        stored = self._deps.store.read(CredentialKey(server.name, owner))
-        return redirect_uri_for(server, stored.credentials.client, self._deps.entropy)
+        return await run_file_work(self.blocking.redirect_uri, server, owner)
 
     def new_redirect_uri(self, server: Server) -> str:
         """Return a redirect URI on a new loopback port; a login with it registers a new client."""
@@ -205,9 +205,9 @@ class AuthService:
             self.session(server, login.key.owner).adopt(credentials.tokens, credentials.proof_key)
         return connection_from_credentials(login.key, login.server_url, credentials)
 
-    def login(self, login_id: str) -> Login:
-        """Return the current state of a login; raises LoginNotFound."""
-        return self._completion.get(login_id)
+    async def login(self, login_id: str) -> Login:
+        """Return the current state of a login; raises LoginNotFound, StoreError."""
+        return await run_file_work(self.blocking.login, login_id)
 
     async def wait_for_login(self, login_id: str) -> Login:
         """Wait until a login is over, in this or another process, and return it. Polls a device login."""
@@ -238,13 +238,13 @@ class AuthService:
         """
         return await self._logins.save_messages(login_id, message_ids)
 
-    def logins(self) -> list[Login]:
+    async def logins(self) -> list[Login]:
         """List the stored logins in the order of their start, and mark those that have expired.
 
         Reads only the records that have changed since the last call. Starting a login removes the logins that
         expired over an hour ago.
         """
-        return [self._completion.with_expiry(login) for login in self._deps.store.logins.list_all()]
+        return await run_file_work(self.blocking.logins)
 
     def glance_logins(self) -> Version | Unknown:
         """Return a version that differs after any login has changed; never waits.
@@ -253,30 +253,13 @@ class AuthService:
         """
         return self._deps.store.logins.glance_all()
 
-    def waiting_logins(self) -> list[Login]:
+    async def waiting_logins(self) -> list[Login]:
         """List the logins that wait for a user, in the order of their start."""
-        return [login for login in self.logins() if login.status == "waiting"]
+        return await run_file_work(self.blocking.waiting_logins)
 
-    def unanswered_login(self, server: Server, owner: Owner = None) -> Login | None:
-        """Return the last login of a server and owner if it ended without a response from the provider.
-
-        If there is such a login, the next login registers another client. Raises StoreError.
-        """
-        from hermes_mcp_auth_remote.service.start_login import unanswered_login  # noqa: PLC0415
-
-        key, store = CredentialKey(server.name, owner), self._deps.store
-        credentials = store.read(key).credentials
-        return unanswered_login(store.logins.list_all(), key, credentials, self._deps.login_time)
-
-    def connection(self, server: Server, owner: Owner = None) -> Connection | None:
-        """Return the connection of a server and owner, or None if no token is stored."""
-        key = CredentialKey(server.name, owner)
-        stored = self._deps.store.read(key).credentials
-        if stored.tokens is None:
-            return None
-        failure = self._deps.store.refresh_failures.read(key, stored.tokens)
-        refusal = self._deps.store.token_refusals.read(key, stored.tokens)
-        return connection_from_credentials(key, server.url, stored, failure, refusal)
+    async def connection(self, server: Server, owner: Owner = None) -> Connection | None:
+        """Return the connection of a server and owner, or None if no token is stored. Raises StoreError."""
+        return await run_file_work(self.blocking.connection, server, owner)
 
     async def discover(self, server: Server) -> Discovery:
         """Find a server's authorization server; raises a ServerError or NetworkError."""
@@ -289,30 +272,20 @@ class AuthService:
         )
         return await self._deps.run_exchange(discovery, server)
 
-    def read_credentials(self, server: Server, owner: Owner = None) -> Credentials:
+    async def read_credentials(self, server: Server, owner: Owner = None) -> Credentials:
         """Return the stored credentials of a server and owner, secrets included; raises StoreError."""
-        return self._deps.store.read(CredentialKey(server.name, owner)).credentials
+        return await run_file_work(self.blocking.read_credentials, server, owner)
 
-    def is_cimd_disabled(self, server: Server, owner: Owner = None) -> bool:
-        """True if the authorization server has rejected our metadata document (CIMD); raises StoreError."""
-        return self._deps.store.is_cimd_disabled(CredentialKey(server.name, owner))
+    async def unanswered_login(self, server: Server, owner: Owner = None) -> Login | None:
+        """Return the last login of a server and owner if it ended without a response from the provider.
 
-    def save_config_identity(self, server: Server, owner: Owner = None) -> None:
-        """Record which config.yaml and .env define the server, for the fast path of the `token` command.
-
-        Does nothing if they are recorded already, or if another process holds the lease. Raises StoreError.
+        If there is such a login, the next login registers another client. Raises StoreError.
         """
-        key, store = CredentialKey(server.name, owner), self._deps.store
-        binding = store.read(key).credentials.binding
-        if server.config_files is None or binding is None or binding.config_files == server.config_files:
-            return
-        if canonical_resource(binding.server_url) != canonical_resource(server.url):
-            return
-        if (lease := store.try_lease(key)) is not None:
-            try:
-                store.save_config_identity(key, binding.server_url, server.config_files)
-            finally:
-                lease.release()
+        return await run_file_work(self.blocking.unanswered_login, server, owner)
+
+    async def is_cimd_disabled(self, server: Server, owner: Owner = None) -> bool:
+        """True if the authorization server has rejected our metadata document (CIMD); raises StoreError."""
+        return await run_file_work(self.blocking.is_cimd_disabled, server, owner)
 
     async def save_credentials(self, server: Server, credentials: Credentials, owner: Owner = None) -> None:
         """Store the credentials of a login that another library completed, and use them from now on.
@@ -331,13 +304,20 @@ class AuthService:
         if credentials.tokens is not None:
             self.session(server, owner).adopt(credentials.tokens, credentials.proof_key)
 
-    def keys(self, owner: Owner | AnyValue = ANY) -> list[CredentialKey]:
-        """List every server and owner with stored tokens, or those of one owner."""
-        return self._deps.store.list_keys(owner)
+    async def keys(self, owner: Owner | AnyValue = ANY) -> list[CredentialKey]:
+        """List every server and owner with stored tokens, or those of one owner; raises StoreError."""
+        return await run_file_work(self.blocking.keys, owner)
 
-    def watch_keys(self) -> KeyChanges:
-        """Return a new watcher, which reports the credentials that have changed since its last poll."""
-        return self._deps.store.watch_keys()
+    async def list_notices(self) -> list[Notice]:
+        """List the notices to chat users that a session needs a login; raises StoreError."""
+        return await run_file_work(self.blocking.notices.list_all)
+
+    async def change_notices(self, apply_change: Callable[[list[Notice]], Iterable[Notice]]) -> list[Notice]:
+        """Read, change and write these notices in one step; return them as they were before the change.
+
+        `apply_change` is pure, because a store may call it again. Raises StoreError.
+        """
+        return await run_file_work(self.blocking.notices.change, apply_change)
 
     async def logout(self, server: Server, owner: Owner = None) -> bool:
         """Try to revoke the tokens at the authorization server, then delete the stored credentials.
@@ -356,7 +336,7 @@ class AuthService:
                 stored = Credentials()
             try:
                 revoked = await self._deps.run_exchange(
-                    revoke_tokens(stored, self._deps.signer_for(server)), server
+                    revoke_tokens(stored, await run_file_work(self._deps.signer_for, server)), server
                 )
             except McpAuthError:
                 # For example, a CA file is missing. Delete the stored credentials all the same.

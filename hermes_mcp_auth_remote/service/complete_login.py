@@ -33,9 +33,9 @@ from hermes_mcp_auth_remote.oauth.client import with_auth_method
 from hermes_mcp_auth_remote.oauth.token import Tokens, require_dpop
 from hermes_mcp_auth_remote.oauth.token_errors import UNKNOWN_CLIENT_ERRORS
 from hermes_mcp_auth_remote.oauth.urls import host_of
-from hermes_mcp_auth_remote.service.connections import revoke_tokens
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
 from hermes_mcp_auth_remote.service.leases import acquire_lease
+from hermes_mcp_auth_remote.service.revocation import revoke_tokens
 from hermes_mcp_auth_remote.service.single_flight import join
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.store.protocol import LoginStore

@@ -40,6 +40,7 @@ def server_by_name(
 ) -> Server:
     """Return a server by its URL, its name in config.yaml, or the name that a login by URL gave it.
 
+    Blocks while it reads the files and, for a name that is not in config.yaml, the store.
     `configuration` is config.yaml and .env as the caller has read them; None: read them now. Raises
     ConfigError, StoreError, and ServerNotFound, which lists similar names if `with_suggestions`.
     """
@@ -62,7 +63,7 @@ def _stored_server(
     The name may be in any Unicode normal form. Raises StoreError.
     """
     for spelling in spellings(name):
-        binding = service.read_credentials(Server(spelling, ""), owner).binding
+        binding = service.blocking.read_credentials(Server(spelling, ""), owner).binding
         if binding is not None:
             return Server(
                 spelling,
@@ -75,5 +76,8 @@ def _stored_server(
 
 @with_hidden_locals
 def open_session(server: str, owner: Owner = None) -> Session:
-    """Return an owner's session of a server, by its URL or name; raises as `server_by_name` does."""
+    """Return an owner's session of a server, by its URL or name; raises as `server_by_name` does.
+
+    Blocks while it reads config.yaml, and for a name that is not there also the store.
+    """
     return service_at(hermes_home_path(os.environ)).session(server_by_name(server, owner), owner)

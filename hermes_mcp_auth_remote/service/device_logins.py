@@ -122,25 +122,11 @@ class DevicePoller:
 
     async def run_step(self, job: Job) -> float | None:
         """Poll a login if this process polls it and a poll is due."""
-        store, job_state = self._deps.store.logins, _job_state_of(job)
         try:
-            version = store.glance(job.job_id)
-            is_unchanged = job_state is not None and job_state.version == version
-            if (
-                is_unchanged
-                and job_state is not None
-                and job_state.other_poller
-                and self._deps.store.is_leased(Poller(job_state.other_poller))
-            ):
+            step = await run_file_work(self._read_login, job.job_id, _job_state_of(job))
+            if step is None:
                 return STORE_CHECK_SECONDS
-            login = self._completion.get(job.job_id)
-            if login.status == "exchanging":
-                return STORE_CHECK_SECONDS
-            if job_state is None or login.polled_by != self._poller_id:
-                claimed = await run_file_work(self._take_over, login)
-                login, job_state = claimed[0], claimed[1]
-            else:
-                job_state.version = version
+            login, job_state = step
             job.state = job_state
             if login.status != "waiting" or login.poll_state is None:
                 return None
@@ -153,6 +139,24 @@ class DevicePoller:
             return None
         except (StoreBusy, StoreUnwritable):
             return STORE_RETRY_SECONDS
+
+    def _read_login(self, login_id: str, job_state: _JobState | None) -> tuple[Login, _JobState] | None:
+        """Read a login, and take over its polling unless another live poller polls it; called in a thread.
+
+        Returns None if another process polls the login or exchanges its code.
+        """
+        store = self._deps.store
+        version = store.logins.glance(login_id)
+        other_poller = None if job_state is None or job_state.version != version else job_state.other_poller
+        if other_poller and store.is_leased(Poller(other_poller)):
+            return None
+        login = self._completion.get(login_id)
+        if login.status == "exchanging":
+            return None
+        if job_state is None or login.polled_by != self._poller_id:
+            return self._take_over(login)
+        job_state.version = version
+        return login, job_state
 
     def _take_over(self, login: Login) -> tuple[Login, _JobState]:
         """Take over the polling of a login, unless another live poller polls it."""
@@ -293,7 +297,7 @@ class DevicePoller:
             await self._http_clients.aclose()
         lease, self._poller_lease = self._poller_lease, None
         if lease is not None:
-            lease.release()
+            await run_file_work(lease.release)
 
     def reset_in_child(self) -> None:
         """Use a new poller id in a forked child; the parent's poller goes on."""

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from hermes_mcp_auth_remote.errors import StoreBusy
 from hermes_mcp_auth_remote.store.protocol import Lease, LeaseStore
-from hermes_mcp_auth_remote.threads import run_undoable_file_work
+from hermes_mcp_auth_remote.threads import run_undoable_file_work, run_unstoppable_file_work
 from hermes_mcp_auth_remote.values import CredentialKey
 
 
@@ -19,7 +19,7 @@ async def acquire_lease(
     """Hold the lease of a key for a block; raises StoreBusy if it is not free within `timeout_seconds`.
 
     In a flight, this calls the store in the event loop's own thread. Pass `in_flight=False` in any other
-    event loop: a worker thread then calls the store. If the caller is cancelled while the thread
+    event loop: worker threads then call the store. If the caller is cancelled while a thread
     works, and the thread then gets the lease, this function releases that lease.
     """
     loop = asyncio.get_running_loop()
@@ -33,7 +33,10 @@ async def acquire_lease(
     try:
         yield lease
     finally:
-        lease.release()
+        if in_flight:
+            lease.release()
+        else:
+            await run_unstoppable_file_work(lease.release)
 
 
 async def _try_lease_in_thread(leases: LeaseStore, key: CredentialKey) -> Lease | None:

@@ -1,8 +1,8 @@
 """Start, switch, complete, cancel and wait for logins (state table: `login`).
 
 A login is stored before it is shown. So any process that gets the user's answer can complete the login, even
-if the process that started it has ended. File reads and writes run in worker threads. One exception runs in
-the event loop: the last write of a login whose task is cancelled.
+if the process that started it has ended. All reads and writes of the store run in worker threads. If the
+caller is cancelled, a step is undone or completed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ from hermes_mcp_auth_remote.service.device_logins import DeviceLogins
 from hermes_mcp_auth_remote.service.single_flight import join
 from hermes_mcp_auth_remote.signing import new_proof_key
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.threads import run_file_work, run_undoable_file_work
+from hermes_mcp_auth_remote.store.protocol import LoginChange
+from hermes_mcp_auth_remote.threads import run_file_work, run_undoable_file_work, submit_file_work
 from hermes_mcp_auth_remote.values import CredentialKey, Flow, Origin, Secret, Server
 
 # Another process may complete a login; this process sees that only in the store.
@@ -129,7 +130,23 @@ class Logins:
                 prompt_reason=current.prompt_reason,
             )
 
-        return await self._change_login(login_id, apply_switch)
+        return await self._replace_prompt(login_id, apply_switch)
+
+    async def _replace_prompt(self, login_id: str, apply_change: Callable[[Login], Login]) -> Login:
+        """Give a login another link or code. If the caller is cancelled, it gets its earlier one back."""
+        change = self._deps.store.logins.change
+        return (await run_undoable_file_work(change, self._restore_prompt, login_id, apply_change)).after
+
+    def _restore_prompt(self, change: LoginChange) -> None:
+        """Undo a change of the prompt whose caller was cancelled before it could show the new one."""
+
+        def apply_undo(current: Login) -> Login:
+            if current.status != "waiting" or not is_same_prompt(current, change.after):
+                return current
+            paste_attempts = max(change.before.paste_attempts, current.paste_attempts)
+            return replace(change.before, message_ids=current.message_ids, paste_attempts=paste_attempts)
+
+        self._deps.store.logins.change(change.after.id, apply_undo)
 
     def _add_login(self, login: Login) -> Login:
         now = login.started_at
@@ -186,10 +203,13 @@ class Logins:
             raise StillExchanging(f"{hold.host} got the code but did not respond in time.") from None
         except McpAuthError:
             raise
-        except BaseException:
+        except BaseException as interruption:
             if hold.cancel_if_unsent():
                 # Ctrl-C before the code was sent.
-                self._completion.fail_exchange(login, LoginError("This login was interrupted."))
+                stopped = LoginError("This login was interrupted.")
+                write = submit_file_work(self._completion.fail_exchange, login, stopped)
+                if isinstance(interruption, asyncio.CancelledError):
+                    await asyncio.shield(asyncio.wrap_future(write))
             raise
 
     async def _retry_login(
@@ -219,7 +239,7 @@ class Logins:
                 paste_attempts=current.paste_attempts,
             )
 
-        await self._change_login(login_id, apply_retry)
+        await self._replace_prompt(login_id, apply_retry)
         error.advice = (
             "This login has a new link now: open it, and paste the address that the browser ends on."
         )

@@ -18,10 +18,10 @@ from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
 from hermes_mcp_auth_remote.fork import reset_after_fork
 from hermes_mcp_auth_remote.login import Connection, Login, Prompter, is_expired
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
-from hermes_mcp_auth_remote.service.connections import connection_from_credentials
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
 from hermes_mcp_auth_remote.service.leases import acquire_lease
 from hermes_mcp_auth_remote.service.logins import Logins
+from hermes_mcp_auth_remote.store.connection import connection_from_credentials
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, CredentialKey, Flow, Origin, Server

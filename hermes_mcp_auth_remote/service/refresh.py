@@ -38,13 +38,13 @@ from hermes_mcp_auth_remote.oauth.token import Tokens, refresh_tokens, require_d
 from hermes_mcp_auth_remote.oauth.token_refusal import next_refusal
 from hermes_mcp_auth_remote.oauth.urls import canonical_resource, host_of
 from hermes_mcp_auth_remote.service.cached_token import CachedToken, make_cached_token, refresh_at
-from hermes_mcp_auth_remote.service.connections import session_ended_reason
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
 from hermes_mcp_auth_remote.service.leases import acquire_lease
 from hermes_mcp_auth_remote.service.needed_scope import save_needed_scope
 from hermes_mcp_auth_remote.service.refresh_backoff import RefreshFailureTracker
 from hermes_mcp_auth_remote.service.single_flight import join
 from hermes_mcp_auth_remote.service.unsaved_tokens import BufferedCredentialStore
+from hermes_mcp_auth_remote.store.connection import session_ended_reason
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.store.protocol import ANY, Lease, StoreConflict, Stored, Unknown, Version
 from hermes_mcp_auth_remote.threads import run_in_own_thread, submit_file_work
@@ -213,7 +213,8 @@ class TokenSource:
         try:
             flight = self._submit_flight(refused_header, challenge)
         except RuntimeError:
-            # No thread can be started: the process is ending, or has reached its limit of threads.
+            # No thread can be started: the process is ending, or has reached its limit of threads. So only
+            # this thread can read.
             return self.use_stored_token(refused_header)
         limit_seconds = self._deps.limits.caller_seconds if timeout_seconds is None else timeout_seconds
         try:

@@ -99,8 +99,8 @@ def tokens_document(tokens: Tokens) -> Document:
 def read_tokens(document: Document, written_at: float, path: str) -> Tokens:
     """Read tokens from a file of this program or of Hermes; an invalid optional member counts as missing.
 
-    `written_at` is the file's mtime in epoch seconds. If `expires_at` is missing, `expires_in` counts from
-    `written_at`. Raises StoreCorrupt if there is no usable access token.
+    `written_at` is when the document was written (epoch seconds). If `expires_at` is missing, `expires_in`
+    counts from then. Raises StoreCorrupt if there is no usable access token.
     """
     access_token = string_member(document, "access_token")
     if access_token is None or not access_token.isascii() or not access_token.isprintable():
@@ -174,7 +174,8 @@ def read_client(document: Document, path: str) -> Client:
         client = client_from_document(document)
     except ServerError as error:
         raise StoreCorrupt(f"{path} contains no client_id.") from error
-    return replace(client, is_registered=document.get(_NOT_REGISTERED_MEMBER) is not True)
+    is_registered = document.get(_NOT_REGISTERED_MEMBER) is not True
+    return client if client.is_registered == is_registered else replace(client, is_registered=is_registered)
 
 
 def metadata_document(metadata: AuthorizationServer) -> Document:

@@ -72,11 +72,10 @@ def reconcile(credentials: Credentials, *, matches_tokens: bool) -> Credentials:
         client = None
     if authorization_server is not None:
         # Hermes appends a slash to an issuer without a path. Use the spelling of the authorization server.
-        authorization_server = (
-            replace(authorization_server, issuer=binding.issuer)
-            if _matches_issuer(binding, authorization_server)
-            else None
-        )
+        if not _matches_issuer(binding, authorization_server):
+            authorization_server = None
+        elif authorization_server.issuer != binding.issuer:
+            authorization_server = replace(authorization_server, issuer=binding.issuer)
     is_contradicted = (client is None, authorization_server is None) != (
         credentials.client is None,
         credentials.authorization_server is None,

@@ -1,8 +1,8 @@
 """What a store can do. The service uses only these protocols; `store.files` implements them with files.
 
 All methods block, and any thread may call them. Code in an event loop calls them in a thread
-(`threads.run_file_work`), except the `glance` methods, which never wait. After a fork, the child process can
-use the store at once, and holds no lease of its parent.
+(`threads.run_file_work`), except the `glance` methods and `now`, which never wait. After a fork, the child
+process can use the store at once, and holds no lease of its parent.
 
 Each write returns the version that it wrote, so a caller never takes another writer's version for its own.
 A `change` function is pure: a store may call it again if another process has written in the meantime.
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Literal, NamedTuple, NewType, Protocol, TypeAlias
+from typing import Final, Literal, NamedTuple, NewType, Protocol, TypeAlias, TypeVar
 
 from hermes_mcp_auth_remote.errors import StoreError
 from hermes_mcp_auth_remote.login import Login
@@ -24,8 +24,14 @@ from hermes_mcp_auth_remote.oauth.token_refusal import TokenRefusal
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.values import CredentialKey, Owner
 
+T = TypeVar("T")
+
 Version = NewType("Version", str)
 """Identifies a stored value. Opaque: only `==` is allowed."""
+
+
+# How many entries a listing returns at a time.
+PAGE_SIZE = 1000
 
 
 class _Marker(Enum):
@@ -50,6 +56,24 @@ class Stored(NamedTuple):
 
     credentials: Credentials
     version: Version | None
+
+
+class Summary(NamedTuple):
+    """A key with stored tokens, and the version of these tokens; contains no secret."""
+
+    key: CredentialKey
+    version: Version
+
+
+class DueSession(NamedTuple):
+    """A session whose user must act from `remind_at` on (epoch seconds); contains no secret.
+
+    It differs from an earlier one of the same key if the tokens or the reason to act have changed.
+    """
+
+    key: CredentialKey
+    version: Version
+    remind_at: float
 
 
 class LoginChange(NamedTuple):
@@ -129,17 +153,6 @@ class LeaseStore(Protocol):
         ...
 
 
-class KeyChanges(Protocol):
-    """Tells which stored credentials have changed. Use an object in one thread at a time."""
-
-    def poll(self) -> set[CredentialKey]:
-        """Return the keys that have changed since the last call; all stored keys at the first call.
-
-        Raises StoreError.
-        """
-        ...
-
-
 class CredentialStore(Protocol):
     """The credentials of each server and owner.
 
@@ -147,8 +160,16 @@ class CredentialStore(Protocol):
     `expect`, because Hermes Agent 0.19 takes no lease.
     """
 
+    @property
+    def uses_system_clock(self) -> bool:
+        """True if `now` is the wall clock of this system, which may be set while a login waits."""
+        ...
+
     def now(self) -> float:
-        """Return the time of the store's clock in epoch seconds; with a database, the database's clock."""
+        """Return the time of the store's clock in epoch seconds; never waits.
+
+        A database's clock is its own: the store measures now and then how far this system's clock is off.
+        """
         ...
 
     def glance(self, key: CredentialKey) -> Version | Unknown | None:
@@ -221,45 +242,50 @@ class CredentialStore(Protocol):
         """Remove everything that is stored for a key; True if there was something. Raises StoreError."""
         ...
 
-    def watch_keys(self) -> KeyChanges:
-        """Return a new watcher, for a caller that acts on the keys that have changed."""
+    def list_summaries(
+        self, owner: Owner | AnyValue = ANY, after: CredentialKey | None = None, limit: int = PAGE_SIZE
+    ) -> list[Summary]:
+        """List the stored tokens of all owners or of one, at most `limit`, in an order of the store.
+
+        `after` is the last key of the page before, which may be deleted by now. Opens no secret. Raises
+        StoreError.
+        """
         ...
 
-    def list_keys(self, owner: Owner | AnyValue = ANY) -> list[CredentialKey]:
-        """List every server and owner with stored tokens, or those of one owner; reads no secret."""
+    def list_due(
+        self, now: float, after: DueSession | None = None, limit: int = PAGE_SIZE
+    ) -> list[DueSession]:
+        """List the sessions whose users must act at `now` (epoch seconds), at most `limit`.
+
+        They are in the order of `remind_at`; `after` is the last one of the page before. A database stores
+        `remind_at` (`store.connection`) with each write, and opens no secret here. The file store keeps it in
+        memory, because Hermes writes the same files: its first call reads all sessions, a later call those
+        that have changed since. A store may list sessions of servers that need no user. Raises StoreError.
+        """
         ...
 
 
-class RefreshFailureStore(Protocol):
-    """Why the last refresh of a session failed, for other processes. No method raises."""
+class SessionRecordStore(Protocol[T]):
+    """One small record about the tokens of each session, for other processes. No method raises."""
 
-    def read(self, key: CredentialKey, tokens: Tokens) -> RefreshFailure | None:
-        """Return the last refresh failure of these tokens, None if there is none."""
+    def read(self, key: CredentialKey, tokens: Tokens) -> T | None:
+        """Return the record of these tokens, None if there is none."""
         ...
 
-    def write(self, key: CredentialKey, tokens: Tokens, failure: RefreshFailure) -> None:
-        """Store a failure. The caller holds the lease of the key."""
+    def write(self, key: CredentialKey, tokens: Tokens, record: T) -> None:
+        """Store a record, in place of an earlier one."""
         ...
 
     def clear(self, key: CredentialKey) -> None:
-        """Remove the stored failure. The caller holds the lease of the key."""
+        """Remove the stored record."""
         ...
 
 
-class TokenRefusalStore(Protocol):
-    """The refusals of new tokens by servers, for other processes. No method raises."""
+RefreshFailureStore: TypeAlias = SessionRecordStore[RefreshFailure]
+"""Why the last refresh of a session failed. A writer holds the lease of the key."""
 
-    def read(self, key: CredentialKey, tokens: Tokens) -> TokenRefusal | None:
-        """Return the refusal of these tokens, None if there is none."""
-        ...
-
-    def write(self, key: CredentialKey, tokens: Tokens, refusal: TokenRefusal) -> None:
-        """Store a refusal, in place of an earlier one."""
-        ...
-
-    def clear(self, key: CredentialKey) -> None:
-        """Remove the stored refusal."""
-        ...
+TokenRefusalStore: TypeAlias = SessionRecordStore[TokenRefusal]
+"""That a server refuses new tokens too."""
 
 
 class LoginStore(Protocol):
@@ -345,6 +371,35 @@ class NoticeStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Person:
+    """An admitted user of a platform. `admitted_by` is a user's id, or "" for the operator's terminal.
+
+    `admitted_at` is in epoch seconds.
+    """
+
+    platform: str
+    user_id: str
+    is_admin: bool
+    admitted_by: str
+    admitted_at: float
+
+
+class PeopleStore(Protocol):
+    """The users whom administrators have admitted from a chat."""
+
+    def list_all(self) -> list[Person]:
+        """Return all admitted users; raises StoreError."""
+        ...
+
+    def change(self, apply_change: Callable[[list[Person]], Iterable[Person]]) -> list[Person]:
+        """Read, change and write the users in one step; return them as they are after the change.
+
+        `apply_change` is pure, because it may run more than once. Raises StoreError.
+        """
+        ...
+
+
 class Store(CredentialStore, LeaseStore, Protocol):
     """Everything that one HERMES_HOME, or one database, stores."""
 
@@ -366,4 +421,9 @@ class Store(CredentialStore, LeaseStore, Protocol):
     @property
     def notices(self) -> NoticeStore:
         """The notices to users."""
+        ...
+
+    @property
+    def people(self) -> PeopleStore:
+        """The users whom administrators have admitted from a chat."""
         ...

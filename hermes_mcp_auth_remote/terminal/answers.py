@@ -24,7 +24,6 @@ from hermes_mcp_auth_remote.terminal.input import LineSource, Prompt
 from hermes_mcp_auth_remote.terminal.loopback import Listener
 from hermes_mcp_auth_remote.terminal.loopback_page import Page
 from hermes_mcp_auth_remote.terminal.text import prompt_texts
-from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Flow, Origin, Secret, Server
 
 TERMINAL_ORIGIN = Origin("terminal")
@@ -202,7 +201,7 @@ class LoginAnswers:
                 self.login = await self._service.switch_flow(login.id, FLOW_COMMANDS[command])
             except McpAuthError as error:
                 # If the login has ended, `_watch_login` reports it.
-                if not self._service.login(login.id).is_over:
+                if not (await self._service.login(login.id)).is_over:
                     self.screen.show_refusal(error)
             else:
                 self.screen.show(self.login, browser_opened=False, port=self.port)
@@ -229,7 +228,7 @@ class LoginAnswers:
             # An answer that held the lock may have set the result.
             if self._result.done():
                 return
-            connection = await run_file_work(self._service.connection, self._server, login.key.owner)
+            connection = await self._service.connection(self._server, login.key.owner)
             if ended_login.status == "done" and connection is not None:
                 self._result.set_result(connection)
             else:
@@ -309,7 +308,7 @@ class LoginAnswers:
         """Show the login again if it has another link: the provider refused the client or the scope."""
         if self.login is None:
             return
-        login = await run_file_work(self._service.login, self.login.id)
+        login = await self._service.login(self.login.id)
         if login.status == "waiting" and not is_same_prompt(login, self.login):
             self.login = login
             self.screen.show(login, browser_opened=False, port=self.port)

@@ -13,7 +13,6 @@ from hermes_mcp_auth_remote.service.redirect_uris import has_manual_client
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, Screen, open_listener
 from hermes_mcp_auth_remote.terminal.input import LineSource
 from hermes_mcp_auth_remote.terminal.loopback import Listener
-from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import Flow, Owner, Server
 
@@ -103,7 +102,7 @@ async def _choose_redirect_uri(
     service: AuthService, server: Server, owner: Owner, answers: LoginAnswers, channels: AnswerChannels
 ) -> tuple[str, Listener | None]:
     """Choose the redirect URI, and listen at it if possible."""
-    redirect_uri = await run_file_work(service.redirect_uri, server, owner)
+    redirect_uri = await service.redirect_uri(server, owner)
     if not channels.should_listen:
         return redirect_uri, None
     listener = await open_listener(answers, redirect_uri)

@@ -72,11 +72,11 @@ def test_a_login_of_the_sdk_is_shared_and_refreshed_by_the_service(
         "notes.meta.json",
     ]
     other_service = open_service(tmp_path, clock)
-    connection = other_service.connection(server)
+    connection = other_service.blocking.connection(server)
     assert connection is not None
     assert connection.issuer == demo.authorization_server.issuer
     assert connection.can_refresh
-    stored = other_service.read_credentials(server)
+    stored = other_service.blocking.read_credentials(server)
     assert stored.tokens is not None
     assert stored.binding is not None
     assert stored.binding.resource == server.url
@@ -188,7 +188,7 @@ def test_a_failed_login_leaves_the_stored_credentials_unchanged(
     assert {name: after[name] for name in after if "binding" not in name} == {
         name: before[name] for name in before if "binding" not in name
     }
-    connection = open_service(tmp_path, clock).connection(server)
+    connection = open_service(tmp_path, clock).blocking.connection(server)
     assert connection is not None
     assert connection.login_needed is not None
 
@@ -214,7 +214,7 @@ def test_the_sdk_requests_more_scope_in_addition_to_the_granted_scope(
     provider = make_provider(make_storage(logged_in_service, server, clock), user, server.url)
     assert send_requests(provider, server.url) == [200]
     assert len(user.opened_urls) == 1
-    connection = logged_in_service.connection(server)
+    connection = logged_in_service.blocking.connection(server)
     assert connection is not None
     assert connection.scope is not None
     assert {"mcp:write", "mcp:tools"} <= connection.scope
@@ -331,7 +331,7 @@ def test_a_login_of_the_sdk_stores_the_same_resource_as_one_of_the_service(
         # At the second call, the store already has everything but the resource.
         for token in ("a-first-token", "a-second-token"):
             await storage.set_tokens(OAuthToken(access_token=token, expires_in=3600))
-            binding = service.read_credentials(server).binding
+            binding = service.blocking.read_credentials(server).binding
             assert binding is not None
             assert binding.resource == (demo.ping_url if resource is None else resource or None)
 

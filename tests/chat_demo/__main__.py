@@ -73,7 +73,7 @@ def run_demo(platform: str) -> None:
                 person.run_commands()
             else:
                 person.run_script()
-        if service.connection(server) is not None:
+        if service.blocking.connection(server) is not None:
             tool_result = asyncio.run(_call_tool(service.session(server)))
             print(
                 f"\nThe MCP SDK called the tool `whoami` with Ada's token. The server answered: {tool_result}"

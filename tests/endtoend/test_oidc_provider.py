@@ -87,11 +87,11 @@ def test_a_login_a_request_a_refresh_and_a_logout(servers: RealServers, tmp_path
         assert connection.expires_at is not None
         now = connection.expires_at + 1
         later_service = AuthService(tmp_path, clock=lambda: now)
-        before = later_service.connection(servers.server)
+        before = later_service.blocking.connection(servers.server)
         assert before is not None
         header = await later_service.session(servers.server).header()
         assert header.startswith("Bearer ")
-        after = later_service.connection(servers.server)
+        after = later_service.blocking.connection(servers.server)
         assert after is not None
         assert after.expires_at is not None
         assert after.expires_at > now
@@ -106,7 +106,7 @@ def test_a_login_a_request_a_refresh_and_a_logout(servers: RealServers, tmp_path
             assert (await client.post(servers.resource.url)).status_code == 200
 
         assert await service.logout(servers.server)
-        assert service.connection(servers.server) is None
+        assert service.blocking.connection(servers.server) is None
         with pytest.raises(AuthorizationRequired):
             await AuthService(tmp_path).session(servers.server).header()
         context = ssl.create_default_context(cafile=servers.ca_file)
@@ -130,7 +130,7 @@ def test_a_denial_fails_the_login_and_keeps_the_credentials(servers: RealServers
         redirect = await asyncio.to_thread(deny_oidc, second.authorization_url, ca_file=servers.op.ca_file)
         with pytest.raises(AuthorizationDenied):
             await service.complete_login(second.id, redirect, TERMINAL)
-        assert service.login(second.id).status == "failed"
+        assert service.blocking.login(second.id).status == "failed"
         assert files_before == {
             path.name: path.read_bytes() for path in (tmp_path / "mcp-tokens").glob("*.json")
         }

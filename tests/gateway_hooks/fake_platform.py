@@ -281,7 +281,7 @@ class ChatBot:
         self.run(main())
 
     def waiting_logins(self) -> list[Login]:
-        return self.service.waiting_logins()
+        return self.service.blocking.waiting_logins()
 
     @property
     def login(self) -> Login:

@@ -14,7 +14,8 @@ from gateway_hooks.dialog.policy import AllowList
 from gateway_hooks.runtime.admission import CODE_SECONDS, MAX_WRONG_TRIES, Admission, make_code
 from gateway_hooks.runtime.dispatcher import Dispatcher
 from hermes_mcp_auth_remote.errors import StoreError
-from hermes_mcp_auth_remote.store.files.people_file import FILE_NAME, PeopleFile
+from hermes_mcp_auth_remote.store.files.record_files import PEOPLE_FILE_NAME as FILE_NAME
+from hermes_mcp_auth_remote.store.files.record_files import PeopleFile
 from tests.demo.manual_client import ManualClock
 from tests.gateway_hooks.conftest import StartBot
 from tests.gateway_hooks.fake_platform import ChatBot, demo_servers

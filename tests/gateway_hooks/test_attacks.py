@@ -76,7 +76,7 @@ def test_user_who_loses_permission_cannot_finish_login(start_bot: StartBot, new_
     policy.current = new_policy
     assert ada.paste(answer), "the bot did not claim the answer"
     assert answer not in ada.visible_text()
-    assert bot.service.login(login.id).status == "cancelled"
+    assert bot.service.blocking.login(login.id).status == "cancelled"
     assert bot.completed_logins == []
 
 
@@ -108,8 +108,8 @@ def test_device_login_of_removed_user_is_cancelled(start_bot: StartBot, demo: De
     policy.current = REMOVED
     # A second bot on the same platform stands for a restart.
     restarted_bot = start_bot(policy=policy, platform=bot.platform)
-    restarted_bot.run_until(lambda: restarted_bot.service.login(login.id).is_over)
-    assert restarted_bot.service.login(login.id).status == "cancelled"
+    restarted_bot.run_until(lambda: restarted_bot.service.blocking.login(login.id).is_over)
+    assert restarted_bot.service.blocking.login(login.id).status == "cancelled"
     restarted_bot.run_until(lambda: ada.visible_titles() == ["notes: not connected"])
 
 
@@ -321,7 +321,7 @@ def test_failing_policy_admits_no_user_and_passes_on_no_code(start_bot: StartBot
     assert ANSWER_URL not in ada.visible_text()
     assert not ada.send_text("hello")
     assert not ada.send_text("/connect notes")
-    assert bot.service.logins() == []
+    assert bot.service.blocking.logins() == []
 
 
 @covers("chat-ours")

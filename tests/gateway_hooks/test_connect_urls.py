@@ -25,7 +25,7 @@ from hermes_mcp_auth_remote.http.client import run_exchange
 from hermes_mcp_auth_remote.login import PromptReason
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.dependencies import ExchangeRunner
-from hermes_mcp_auth_remote.store.files.people_file import PeopleFile
+from hermes_mcp_auth_remote.store.files.record_files import PeopleFile
 from hermes_mcp_auth_remote.values import CredentialKey, Server
 from tests.consent_form import approve
 from tests.demo.manual_client import ManualClock
@@ -97,7 +97,7 @@ def test_an_administrator_connects_a_server_by_its_address(start: StartUrlBot, p
     ada = bot.user("ada")
     ada.paste(public.to_public(approve(public.to_local(bot.login.authorization_url))))
     assert ada.visible_titles() == [f"{NAME}: connected"]
-    assert bot.service.keys() == [KEY]
+    assert bot.service.blocking.keys() == [KEY]
     ada.send_text("/connections")
     screens.append(ada.visible_text())
     compare_transcript("chat_address", "\n\n--------\n\n".join(screens))
@@ -114,7 +114,7 @@ def test_an_administrator_connects_a_server_by_its_address(start: StartUrlBot, p
     ada.press("Yes, disconnect")
     assert ada.last_card.title == f"{NAME}: disconnected"
     assert ada.last_card.buttons == ()
-    assert bot.service.keys() == []
+    assert bot.service.blocking.keys() == []
     with pytest.raises(ServerNotFound):
         bot.dispatcher.session(NAME, "ada")
     ada.send_text("/connections")
@@ -311,7 +311,7 @@ def test_a_stored_address_means_its_entry(
     ada.send_text(f"/connect {public.mcp_url}")
     assert ada.last_card.title == "Connect my-notes"
     assert bot.login.is_public_only
-    assert bot.service.keys() == [CredentialKey("my-notes", "parlour:ada")]
+    assert bot.service.blocking.keys() == [CredentialKey("my-notes", "parlour:ada")]
     # Another user's tokens are of no concern to this one.
     bot.user("bob").send_text(f"/connect {public.mcp_url}")
     assert bot.user("bob").last_card.title == f"Connect {NAME}"
@@ -454,9 +454,9 @@ def test_a_key_in_the_address_is_shown_nowhere_and_the_message_is_deleted(
     assert [message.text for message in ada.room.deleted if "an-api-key" in message.text] == [
         f"/connect {public.mcp_url}?key=an-api-key-0123456789"
     ]
-    (key,) = bot.service.keys()
+    (key,) = bot.service.blocking.keys()
     assert key == KEY
-    assert bot.service.read_credentials(Server(NAME, ""), KEY.owner).binding is not None
+    assert bot.service.blocking.read_credentials(Server(NAME, ""), KEY.owner).binding is not None
 
 
 @covers("chat-url")
@@ -568,7 +568,7 @@ def test_a_permission_that_was_withdrawn_ends_logins_and_reminders(
     ada.send_text("/connections")
     ada.press(f"Disconnect {NAME}")
     ada.press("Yes, disconnect")
-    assert bot.service.keys() == []
+    assert bot.service.blocking.keys() == []
 
 
 def replace_connect_urls(policy: AllowList) -> AllowList:
@@ -583,7 +583,7 @@ def test_another_user_does_not_see_the_entry(start: StartUrlBot, public: PublicD
     bob.send_text("/connections")
     assert bob.last_card.rows == ()
     bob.send_text(f"/disconnect {NAME}")
-    assert bot.service.keys() == [KEY]
+    assert bot.service.blocking.keys() == [KEY]
     with pytest.raises(ServerNotFound):
         bot.dispatcher.session(NAME, "bob")
     assert bot.dispatcher.server_names("bob") == []

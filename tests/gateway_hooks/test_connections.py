@@ -53,7 +53,7 @@ def test_connections_are_listed_and_disconnected(start_bot: StartBot, demo: Demo
     ada.press("Yes, disconnect")
     screens.append(ada.visible_text())
     compare_transcript("chat_connections", "\n\n--------\n\n".join(screens))
-    assert bot.service.connection(bot.dispatcher._context.servers.find("notes")) is None
+    assert bot.service.blocking.connection(bot.dispatcher._context.servers.find("notes")) is None
     assert demo.authorization_server.count_requests("revocation") >= 1
     assert ada.room.toasts[-1] == "One moment…"
 
@@ -64,7 +64,7 @@ def test_failed_revocation_is_reported(ada: ChatUser, bot: ChatBot, demo: Demo) 
     ada.press("Disconnect")
     ada.press("Yes, disconnect")
     assert "The provider did not confirm that it revoked them" in ada.visible_text()
-    assert bot.service.keys() == []
+    assert bot.service.blocking.keys() == []
 
 
 def test_wrong_account_can_be_disconnected_from_outcome(ada: ChatUser, bot: ChatBot) -> None:
@@ -89,14 +89,14 @@ def test_disconnect_can_be_typed_with_spaces_in_name(start_bot: StartBot) -> Non
     assert "To answer, type: /mcpauth disconnect my notes yes." in ada.visible_text()
     ada.send_text("/disconnect My Notes YES")
     assert ada.last_card.title == "my notes: disconnected"
-    assert bot.service.keys() == []
+    assert bot.service.blocking.keys() == []
 
 
 def test_unknown_server_name_shows_connections(ada: ChatUser, bot: ChatBot) -> None:
     connect_server(bot, ada)
     ada.send_text("/disconnect something yes")
     assert ada.last_card.title == "Connections"
-    assert bot.service.keys() == [CredentialKey("notes")]
+    assert bot.service.blocking.keys() == [CredentialKey("notes")]
 
 
 def test_ended_and_unreadable_sessions_are_distinguished(
@@ -222,7 +222,7 @@ def test_answer_without_state_counts_for_latest_login(start_bot: StartBot, clock
     ada.send_text("/connect mail")
     first, second = bot.waiting_logins()
     ada.paste("a1" * 20)
-    assert [bot.service.login(login.id).paste_attempts for login in (first, second)] == [0, 1]
+    assert [bot.service.blocking.login(login.id).paste_attempts for login in (first, second)] == [0, 1]
     assert "Your answer did not complete the login to mail" in ada.visible_titles()
     assert "a1a1" not in ada.visible_text()
 

@@ -124,7 +124,7 @@ def test_answer_in_group_is_deleted_and_login_restarts_in_private(
     answer = approve(first.authorization_url)
     assert ada_in_group.paste(answer)
     assert answer not in ada_in_group.visible_text()
-    assert bot.service.login(first.id).status == "cancelled"
+    assert bot.service.blocking.login(first.id).status == "cancelled"
     second = bot.login
     compare_transcript(
         "chat_exposed",
@@ -134,7 +134,7 @@ def test_answer_in_group_is_deleted_and_login_restarts_in_private(
     ada.paste(answer)
     assert bot.login.id == second.id
     ada.paste(approve(second.authorization_url))
-    assert bot.service.login(second.id).status == "done"
+    assert bot.service.blocking.login(second.id).status == "done"
 
 
 @covers("chat-exposed")
@@ -148,7 +148,7 @@ def test_user_is_told_to_delete_answer_if_bot_cannot(
     assert (
         "I may not delete messages here: please delete that message yourself." in ada_in_group.visible_text()
     )
-    assert bot.service.login(first.id).status == "cancelled"
+    assert bot.service.blocking.login(first.id).status == "cancelled"
 
 
 @covers("chat-exposed")
@@ -160,7 +160,7 @@ def test_exposed_login_ends_even_if_restart_fails(
     answer = approve(first.authorization_url)
     demo.authorization_server.fail_next("protected_resource_metadata", status=503, times=None)
     ada_in_group.paste(answer)
-    assert bot.service.login(first.id).status == "cancelled"
+    assert bot.service.blocking.login(first.id).status == "cancelled"
     assert bot.waiting_logins() == []
 
 
@@ -189,7 +189,7 @@ def test_exposed_login_ends_even_if_bot_cannot_write_in_private(
     answer = approve(first.authorization_url)
     ada.room.cannot_write = True
     ada_in_group.paste(answer)
-    assert bot.service.login(first.id).status == "cancelled"
+    assert bot.service.blocking.login(first.id).status == "cancelled"
     assert bot.waiting_logins() == []
     assert "Finish logins only in our private chat." in ada_in_group.visible_text()
 
@@ -202,7 +202,7 @@ def test_answer_in_group_cancels_login_of_another_process(
     first = bot.run(other_service.start_login(server, Origin("parlour", user_id="ada")))
     bot.settle()
     ada_in_group.paste(approve(first.authorization_url))
-    assert other_service.login(first.id).status == "cancelled"
+    assert other_service.blocking.login(first.id).status == "cancelled"
     assert ada_in_group.visible_titles() == ["Do not post codes in a group"]
 
 

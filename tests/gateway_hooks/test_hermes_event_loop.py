@@ -29,8 +29,10 @@ from gateway_hooks.runtime import held_parts
 from gateway_hooks.runtime.config_servers import ConfigServers
 from gateway_hooks.runtime.login_actions import LoginActions
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from tests.consent_form import approve
 from tests.parts.authorization_server import Demo
+from tests.parts.watched_store import LoopWatch
 from tests.requirements import covers
 
 FILE_EVENTS = frozenset({"open", "os.listdir", "os.scandir", "os.remove", "os.rename"})
@@ -107,12 +109,14 @@ def write_settings(home: Path, demo: Demo) -> None:
     (home / "config.yaml").write_text(f"mcp_servers:\n  notes: {{url: '{demo.mcp_url}', auth: oauth}}\n")
 
 
-def make_adapter(home: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[HermesAdapter, PlainAdapter]:
+def make_adapter(
+    home: Path, monkeypatch: pytest.MonkeyPatch, service: AuthService | None = None
+) -> tuple[HermesAdapter, PlainAdapter]:
     monkeypatch.setattr(adapter_module, "HermesPolicy", Policy)
     monkeypatch.setattr(internals, "make_source", lambda *_, **__: make_event("").source)
     platform_adapter = PlainAdapter()
     ref = AdapterRef(platform_adapter, SimpleNamespace(value="signal"))
-    cache = LoginCache(AuthService(home), ConfigServers(home))
+    cache = LoginCache(service or AuthService(home), ConfigServers(home))
     return HermesAdapter(SimpleNamespace(config=None), ref, cache), platform_adapter
 
 
@@ -152,6 +156,30 @@ def test_messages_are_judged_without_reading_a_file_on_the_event_loop(
         assert (tmp_path / "mcp-tokens" / "notes.json").exists()
 
     asyncio.run(main())
+
+
+@covers("hermes-loop", "loop-and-store")
+def test_a_login_never_calls_the_store_on_the_event_loop(
+    tmp_path: Path, demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_settings(tmp_path, demo)
+    watch = LoopWatch()
+    service = AuthService(store=watch.wrap(FileStore(tmp_path)))
+
+    async def main() -> None:
+        watch.watch_this_loop()
+        adapter, platform_adapter = make_adapter(tmp_path, monkeypatch, service)
+        for text in ("hello", "/mcpauth notes"):
+            adapter.handle_event(make_event(text))
+            await settle(adapter)
+        url = next(word for word in platform_adapter.sent[-1].split() if "code_challenge" in word)
+        adapter.handle_event(make_event(await asyncio.to_thread(approve, url)))
+        await settle(adapter)
+        await adapter.login_cache.refresh()
+        assert [key.server_name for key in await service.keys()] == ["notes"]
+
+    asyncio.run(main())
+    assert watch.blocking_calls == []
 
 
 @covers("hermes-loop")
@@ -280,7 +308,7 @@ def test_an_answer_in_two_messages_is_joined(
         await adapter.login_cache.refresh()
         adapter.handle_event(make_event("/mcpauth notes"))
         await settle(adapter)
-        (login,) = adapter.service.waiting_logins()
+        (login,) = adapter.service.blocking.waiting_logins()
         answer = await asyncio.to_thread(approve, login.authorization_url)
         cut_at = answer.index("state=") + 10
         parts = [answer[:cut_at], answer[cut_at:]]
@@ -290,13 +318,13 @@ def test_an_answer_in_two_messages_is_joined(
             assert adapter.handle_event(make_event(parts[0])) == SKIP
             first_tasks = set(adapter._tasks)
             await asyncio.sleep(0)
-            assert adapter.service.login(login.id).paste_attempts == 0
+            assert adapter.service.blocking.login(login.id).paste_attempts == 0
             assert adapter.handle_event(make_event(parts[1])) == SKIP
             for task in first_tasks:
                 task.cancel()
         await asyncio.gather(*list(adapter._tasks), return_exceptions=True)
-        assert adapter.service.login(login.id).status == "done"
-        assert adapter.service.login(login.id).paste_attempts == 0
+        assert adapter.service.blocking.login(login.id).status == "done"
+        assert adapter.service.blocking.login(login.id).paste_attempts == 0
         assert platform_adapter.returned == []
 
     asyncio.run(main())
@@ -314,11 +342,11 @@ def test_half_an_answer_without_another_part_is_refused_after_a_second(
         await adapter.login_cache.refresh()
         adapter.handle_event(make_event("/mcpauth notes"))
         await settle(adapter)
-        (login,) = adapter.service.waiting_logins()
+        (login,) = adapter.service.blocking.waiting_logins()
         answer = await asyncio.to_thread(approve, login.authorization_url)
         assert adapter.handle_event(make_event(answer[: answer.index("state=") + 10])) == SKIP
         await settle(adapter)
-        assert adapter.service.login(login.id).status == "waiting"
+        assert adapter.service.blocking.login(login.id).status == "waiting"
         assert "Your answer did not complete the login" in platform_adapter.sent[-1]
         # Another word is no second part any more: it is for Hermes.
         assert adapter.handle_event(make_event("hello-there")) is None
@@ -341,7 +369,7 @@ def test_only_configured_servers_are_connected_inside_hermes(
         assert adapter.handle_event(make_event(command)) == SKIP
         await settle(adapter)
         assert platform_adapter.sent == [f"**{ENGLISH.address_refused_title}**\n\n{ENGLISH.addresses_off}"]
-        assert adapter.service.waiting_logins() == []
+        assert adapter.service.blocking.waiting_logins() == []
         # The address of a configured server means that server.
         assert adapter.handle_event(make_event(f"/mcpauth {demo.mcp_url}")) == SKIP
         await settle(adapter)
@@ -376,7 +404,7 @@ def test_the_card_says_whether_the_agents_call_has_waited(
                 await adapter.login_cache.refresh()
         if not wait_seconds:
             assert (await call).state == "prompted"
-        (login,) = adapter.service.waiting_logins()
+        (login,) = adapter.service.blocking.waiting_logins()
         address = await asyncio.to_thread(approve, login.authorization_url)
         assert adapter.handle_event(make_event(address)) == SKIP
         prompt_messages = adapter.dispatcher.prompt_messages

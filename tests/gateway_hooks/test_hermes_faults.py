@@ -124,4 +124,4 @@ def test_the_agent_prompts_no_user_in_a_turn_without_a_user(
         )
         is None
     )
-    assert telegram.service.logins() == []
+    assert telegram.service.blocking.logins() == []

@@ -127,14 +127,14 @@ def test_refusals_do_not_echo_answer_and_fifth_ends_login(ada: ChatUser, bot: Ch
     login = bot.login
     wrong_answer = f"{login.request.redirect_uri}?code=not-the-right-code-1234&state=not-the-right-state"
     for attempt in range(MAX_PASTE_ATTEMPTS):
-        assert bot.service.login(login.id).paste_attempts == attempt
+        assert bot.service.blocking.login(login.id).paste_attempts == attempt
         assert ada.paste(wrong_answer)
         bot_texts = "\n".join(
             str(message) for message in ada.room.messages.values() if message.author == "bot"
         )
         assert "not-the-right" not in bot_texts
         assert wrong_answer not in ada.visible_text()
-    assert bot.service.login(login.id).status == "failed"
+    assert bot.service.blocking.login(login.id).status == "failed"
     # The bot deletes the refusals when the login ends.
     assert ada.visible_titles() == ["notes: not connected"]
     assert "Too many wrong answers" in ada.visible_text()
@@ -191,7 +191,7 @@ def test_bare_code_is_accepted_without_iss_support_if_one_login_waits(
     assert code not in ada.visible_text()
     bot.run(bot.service.cancel(next(login.id for login in bot.waiting_logins() if login.id != notes.id)))
     assert ada.paste(code)
-    assert bot.service.login(notes.id).status == "done"
+    assert bot.service.blocking.login(notes.id).status == "done"
 
 
 def test_platform_with_forms_treats_answer_as_message_as_exposed(start_bot: StartBot) -> None:
@@ -202,19 +202,19 @@ def test_platform_with_forms_treats_answer_as_message_as_exposed(start_bot: Star
     first = bot.login
     assert ada.find_button("Paste the address")[1].opens_form
     assert ada.paste(approve(first.authorization_url))
-    assert bot.service.login(first.id).status == "cancelled"
+    assert bot.service.blocking.login(first.id).status == "cancelled"
     assert ada.last_card.title == "Do not send the address as a message"
     assert "please delete that message yourself" in ada.visible_text()
     second = bot.login
     ada.press("Paste the address", approve(second.authorization_url))
-    assert bot.service.login(second.id).status == "done"
+    assert bot.service.blocking.login(second.id).status == "done"
 
 
 def test_new_login_of_same_server_replaces_waiting_login(ada: ChatUser, bot: ChatBot) -> None:
     ada.send_text("/connect notes")
     first = bot.login
     ada.send_text("/connect notes")
-    assert bot.service.login(first.id).status == "cancelled"
+    assert bot.service.blocking.login(first.id).status == "cancelled"
     assert bot.login.id != first.id
     assert ada.visible_titles() == ["notes: not connected", "Connect notes"]
 

@@ -140,7 +140,7 @@ def test_only_prompt_remains_after_login_ends(ada: ChatUser, bot: ChatBot) -> No
     assert len(ada.visible_titles()) == 5
     ada.paste(approve(bot.login.authorization_url))
     assert ada.visible_titles() == ["notes: connected"]
-    assert bot.service.logins()[-1].message_ids == ()
+    assert bot.service.blocking.logins()[-1].message_ids == ()
 
 
 @covers("chat-tidy")
@@ -271,7 +271,7 @@ def test_login_for_unlisted_user_is_cancelled_and_not_shown(
     login = bot.run(other_service.start_login(server, Origin(PLATFORM, user_id="eve")))
     bot.settle()
     assert bot.user("eve").visible_titles() == []
-    assert other_service.login(login.id).status == "cancelled"
+    assert other_service.blocking.login(login.id).status == "cancelled"
     assert "not on the list" in caplog.text
 
 
@@ -282,7 +282,7 @@ def test_login_for_unreachable_user_is_cancelled(
     server = bot.dispatcher._context.servers.find("notes")
     login = bot.run(other_service.start_login(server, Origin(PLATFORM, user_id="ada")))
     bot.settle()
-    assert other_service.login(login.id).status == "cancelled"
+    assert other_service.blocking.login(login.id).status == "cancelled"
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_logins_of_other_platforms_and_bots_are_ignored(
     login = bot.run(other_service.start_login(server, origin))
     bot.settle()
     assert ada.visible_titles() == []
-    assert other_service.login(login.id).status == "waiting"
+    assert other_service.blocking.login(login.id).status == "waiting"
     # The bot does not edit a message that has the same id in this room.
     ada.room.add_message("bot", card=Card("Something else"))
     bot.run(other_service.save_messages(login.id, ("1",)))

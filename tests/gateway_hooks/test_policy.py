@@ -189,7 +189,7 @@ def test_removed_user_cannot_finish_login(start_bot: StartBot) -> None:
     restarted_bot.user("ada").press("QR code")
     assert ada.room.calls.count("picture") == 0
     restarted_bot.user("ada").paste(approve(login.authorization_url))
-    assert restarted_bot.service.keys() == []
+    assert restarted_bot.service.blocking.keys() == []
 
 
 @covers("chat-admins")
@@ -208,7 +208,7 @@ def test_only_administrators_change_shared_connections(start_bot: StartBot, demo
     assert bob.last_card.buttons == ()
     action = ada.find_button("Disconnect")[1].action.replace(":off:", ":yes:")
     bob.press_action(action, message_id=next(reversed(bob.room.messages)))
-    assert bot.service.connection(bot.dispatcher._context.servers.find("notes")) is not None
+    assert bot.service.blocking.connection(bot.dispatcher._context.servers.find("notes")) is not None
 
 
 @covers("chat-owners")
@@ -219,16 +219,16 @@ def test_per_user_tokens_are_visible_only_to_owner(start_bot: StartBot) -> None:
     assert "1. Open the page and approve." in ada.visible_text()
     ada.paste(approve(bot.login.authorization_url))
     server = bot.dispatcher._context.servers.find("notes")
-    assert bot.service.connection(server, "parlour:ada") is not None
-    assert bot.service.connection(server) is None
+    assert bot.service.blocking.connection(server, "parlour:ada") is not None
+    assert bot.service.blocking.connection(server) is None
     bob.send_text("/connections")
     assert "notes: not connected" in bob.visible_text()
     bob.send_text("/disconnect notes yes")
-    assert bot.service.connection(server, "parlour:ada") is not None
+    assert bot.service.blocking.connection(server, "parlour:ada") is not None
     ada.send_text("/connections")
     assert "Only you use these connections." in ada.visible_text()
     ada.send_text("/disconnect notes yes")
-    assert bot.service.connection(server, "parlour:ada") is None
+    assert bot.service.blocking.connection(server, "parlour:ada") is None
 
 
 @covers("chat-owners")

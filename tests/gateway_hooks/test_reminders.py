@@ -15,9 +15,9 @@ from gateway_hooks.dialog.policy import AllowList
 from gateway_hooks.dialog.servers import StaticServers
 from gateway_hooks.runtime.reminders import ExpiryReminders
 from hermes_mcp_auth_remote.errors import StoreCorrupt
-from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.protocol import Stored
 from hermes_mcp_auth_remote.values import CredentialKey, Origin, Owner, Server, ServerOptions
 from tests.consent_form import approve
 from tests.demo.manual_client import ManualClock
@@ -115,7 +115,7 @@ def test_reminder_button_starts_login_in_same_message_and_next_end_reminds_again
     assert ada.visible_titles() == [CONNECTED_TITLE]
     check_sessions(bot, 3)
     assert ada.visible_titles() == [CONNECTED_TITLE]
-    assert other_service.notices.list_all() == []
+    assert other_service.blocking.notices.list_all() == []
     mark_session_ended(tmp_path)
     check_sessions(bot, 3)
     assert ada.visible_titles() == [CONNECTED_TITLE, LOGIN_NEEDED_TITLE]
@@ -271,7 +271,7 @@ def test_reminder_is_retried_after_failure_and_hourly_in_closed_chat(
     with monkeypatch.context() as patch:
         patch.setattr(RoomChat, "send", failing)
         check_sessions(bot, 2)
-    assert other_service.notices.list_all() == []
+    assert other_service.blocking.notices.list_all() == []
     bot.platform.private_room("ada").cannot_write = True
     check_sessions(bot, 5)
     assert bot.platform.private_room("ada").calls == ["send"]
@@ -350,16 +350,23 @@ def test_a_pass_without_a_change_reads_no_connection(
     # wait.
     time.sleep(0.06)
     check_sessions(bot)
-    read = bot.service.connection
+    store = bot.service._deps.store
+    read = store.read
 
-    def record(server: Server, owner: Owner = None) -> Connection | None:
-        reads.append(server.name)
-        return read(server, owner)
+    def record(key: CredentialKey) -> Stored:
+        reads.append(key.server_name)
+        return read(key)
 
-    monkeypatch.setattr(bot.service, "connection", record)
+    monkeypatch.setattr(store, "read", record)
     check_sessions(bot, 5)
     assert reads == []
     mark_session_ended(tmp_path)
     check_sessions(bot)
-    assert reads == ["notes"]
+    # Once for its time, once for its reminder; a due session that keeps is not read again.
+    assert set(reads) == {"notes"}
+    time.sleep(0.06)
+    check_sessions(bot)
+    reads.clear()
+    check_sessions(bot, 5)
+    assert reads == []
     assert titles_for(bot) == [LOGIN_NEEDED_TITLE]

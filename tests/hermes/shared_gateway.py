@@ -103,12 +103,12 @@ class SharedGateway:
     def _reset(self, servers: Iterable[str]) -> None:
         self.model.reset()
         service, store = AuthService(self.home), FileStore(self.home)
-        for login in service.waiting_logins():
+        for login in service.blocking.waiting_logins():
             asyncio.run(service.cancel(login.id))
         self._wait_for_tools(
             {
                 login_status.key.server_name
-                for login_status in service.logins()
+                for login_status in service.blocking.logins()
                 if login_status.status == "done"
             }
         )

@@ -28,7 +28,7 @@ def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedTelegramG
 def test_a_login_started_in_the_chat_is_finished_in_a_terminal(hermes: SharedTelegramGateway) -> None:
     with hermes.new_scenario() as scenario:
         address = scenario.start_login()
-        (login,) = AuthService(scenario.home).waiting_logins()
+        (login,) = AuthService(scenario.home).blocking.waiting_logins()
         result = finish_login(scenario.home, login.id, address)
         assert result.returncode == 0, result.stderr
         scenario.wait_for_message(f"{scenario.notes}: connected")

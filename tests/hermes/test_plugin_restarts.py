@@ -31,7 +31,7 @@ def test_a_user_who_is_no_longer_admitted_cannot_finish_a_login(hermes: SharedTe
         scenario.api.say(scenario.ben, "Are you there?")
         scenario.wait_for_message("Understood.", scenario.ben)
         assert not scenario.has_tokens()
-        login = next(iter(AuthService(scenario.home).waiting_logins()))
+        login = next(iter(AuthService(scenario.home).blocking.waiting_logins()))
         asyncio.run(AuthService(scenario.home).cancel(login.id))
         # Only Anna's own chat may show her message.
         scenario.assert_no_leaks_outside(scenario.api.private_chat(scenario.anna))

@@ -139,7 +139,7 @@ def test_our_store_and_hermes_read_the_tokens_of_an_sdk_1_login(
     app = start_app(apps, PYTHON, tmp_path, demo.ping_url, kind)
     assert app.make_calls() == {"sdk": 1, "statuses": [200], "prompts": 1}
     service, server = AuthService(tmp_path), Server("notes", demo.ping_url)
-    tokens = service.read_credentials(server).tokens
+    tokens = service.blocking.read_credentials(server).tokens
     assert tokens is not None
     assert tokens.refresh_token is not None
     with run_hermes_storage(tmp_path) as storage:
@@ -151,7 +151,7 @@ def test_our_store_and_hermes_read_the_tokens_of_an_sdk_1_login(
     expire_access_token(tmp_path)
     assert asyncio.run(service.session(server).header()) != tokens.authorization_header
     assert demo.authorization_server.count_requests("refresh") == 1
-    assert service.keys() == [CredentialKey("notes")]
+    assert service.blocking.keys() == [CredentialKey("notes")]
 
 
 @covers("sdk-provider")

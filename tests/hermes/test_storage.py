@@ -12,7 +12,7 @@ import pytest
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import CredentialKey, Secret
 from tests.hermes.storage_process import HermesStorage, run_hermes_storage
-from tests.store.builders import KEY, NOW, REDIRECT_URI, build_credentials
+from tests.store.builders import KEY, NOW, REDIRECT_URI, build_credentials, keys_of
 
 pytestmark = [pytest.mark.hermes, pytest.mark.xdist_group("hermes-storage")]
 
@@ -103,7 +103,7 @@ def test_our_store_reads_the_files_of_hermes(tmp_path: Path, hermes_storage: Her
     assert (credentials.client.client_id, credentials.client.auth_method) == ("by-hermes", "none")
     assert credentials.authorization_server is not None
     assert credentials.authorization_server.token_endpoint == "https://as9.example/token"
-    assert FileStore(tmp_path).list_keys() == [KEY]
+    assert keys_of(FileStore(tmp_path)) == [KEY]
 
 
 def test_tokens_that_hermes_refreshed_are_read_and_stay_bound(

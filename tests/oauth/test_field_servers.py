@@ -19,8 +19,8 @@ from hermes_mcp_auth_remote.oauth.redirect import names_unknown_client, read_aut
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.oauth.wire import Response, retry_after_text
 from hermes_mcp_auth_remote.phrases import connection_rows
-from hermes_mcp_auth_remote.service.connections import connection_from_credentials
 from hermes_mcp_auth_remote.service.redirect_uris import redirect_uri_for
+from hermes_mcp_auth_remote.store.connection import connection_from_credentials
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.values import CredentialKey, Secret, Server, ServerOptions
 from tests.exchange_script import make_response, script_exchange

@@ -59,7 +59,7 @@ def requested_scope(login: Login) -> set[str]:
 def step_up_in_another_process(harness: QuirkHarness) -> None:
     harness.log_in()
     demand_scope(harness, "mcp:tools mcp:write")
-    connection = other_process(harness).connection(harness.server)
+    connection = other_process(harness).blocking.connection(harness.server)
     assert connection is not None
     assert connection.needed_scope == frozenset({"mcp:write"})
     harness.service = other_process(harness)
@@ -106,7 +106,7 @@ def forgotten_late(harness: QuirkHarness) -> None:
     with pytest.raises(PasteRefused) as refused:
         harness.complete_login(login, page)
     assert "new link" in refused.value.advice
-    retried = harness.service.login(login.id)
+    retried = harness.service.blocking.login(login.id)
     assert (retried.status, retried.request.client == login.request.client) == ("waiting", False)
     assert len(harness.requests_of("registration")) == count + 1
     with pytest.raises(PasteRefused) as refused:
@@ -118,7 +118,7 @@ def forgotten_late(harness: QuirkHarness) -> None:
     # The user does not answer: the next login registers another client, and the one after it does not.
     ignored = harness.start_login()
     harness.clock.now += 601
-    assert harness.service.login(ignored.id).status == "expired"
+    assert harness.service.blocking.login(ignored.id).status == "expired"
     second = harness.start_login()
     assert second.request.client.client_id != ignored.request.client.client_id
     asyncio.run(harness.service.cancel(second.id))
@@ -202,16 +202,16 @@ def error_without_state(harness: QuirkHarness) -> None:
     paste = "?error=invalid_scope&error_description=The following scopes are invalid: mcp:tools"
     with pytest.raises(PasteRefused):
         asyncio.run(harness.service.complete_login(login.id, paste, login.origin, is_pasted=False))
-    assert harness.service.login(login.id).request == login.request, "any web page may send that"
+    assert harness.service.blocking.login(login.id).request == login.request, "any web page may send that"
     with pytest.raises(PasteRefused) as refused:
         harness.complete_login(login, paste)
     assert refused.value.server_message == "The following scopes are invalid: mcp:tools"
     assert "mcp:tools" not in f"{refused.value} {refused.value.advice}"
-    retried = harness.service.login(login.id)
+    retried = harness.service.blocking.login(login.id)
     assert requested_scope(retried) == {"offline_access"}
     with pytest.raises(PasteRefused):
         harness.complete_login(retried, paste)
-    assert requested_scope(harness.service.login(login.id)) == {"offline_access"}
+    assert requested_scope(harness.service.blocking.login(login.id)) == {"offline_access"}
     harness.complete_login(retried)
 
 

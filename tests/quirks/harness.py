@@ -53,7 +53,7 @@ class QuirkHarness:
 
     @property
     def credentials(self) -> Credentials:
-        return self.service.read_credentials(self.server)
+        return self.service.blocking.read_credentials(self.server)
 
     def requests_of(self, step: Step) -> list[RecordedRequest]:
         """Return the requests of a step, in order."""

@@ -67,7 +67,7 @@ class SessionStage:
 
     @property
     def connection(self) -> Connection:
-        current = self.new_service().connection(self.server)
+        current = self.new_service().blocking.connection(self.server)
         assert current is not None
         return current
 

@@ -101,7 +101,7 @@ async def wait_until_async(is_true: Callable[[], bool]) -> None:
 
 
 def poll_interval_of(service: AuthService, login: Login) -> float | None:
-    device = service.login(login.id).poll_state
+    device = service.blocking.login(login.id).poll_state
     return None if device is None else device.interval_seconds
 
 
@@ -126,7 +126,7 @@ def test_an_approved_code_connects_and_leaves_no_secret(
     enter_code(login)
     ended = wait_for_end(service, login)
     assert (ended.status, poll_statuses(demo)) == ("done", ["200"])
-    connection = service.connection(server)
+    connection = service.blocking.connection(server)
     assert connection is not None
     assert (connection.account, connection.can_refresh) == ("ada@example.com", True)
     session = service.session(server)
@@ -162,12 +162,12 @@ def test_a_denied_code_fails_and_the_old_credentials_stay(
     first = start_login(service, server)
     enter_code(first)
     assert wait_for_end(service, first).status == "done"
-    before = service.connection(server)
+    before = service.blocking.connection(server)
     login = start_login(service, server)
     enter_code(login, deny_device)
     ended = wait_for_end(service, login)
     assert (ended.status, ended.failure_code) == ("failed", "authorization_denied")
-    assert service.connection(server) == before
+    assert service.blocking.connection(server) == before
     assert demo.authorization_server.count_requests("registration") == 1
 
 
@@ -254,10 +254,10 @@ def test_the_next_poller_keeps_the_interval_of_a_slow_down(
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         # The poller releases the login and stores the time of the next poll.
-        await wait_until_async(lambda: service.login(login.id).polled_by is None)
+        await wait_until_async(lambda: service.blocking.login(login.id).polled_by is None)
 
     asyncio.run(main())
-    left = AuthService(tmp_path).login(login.id).poll_state
+    left = AuthService(tmp_path).blocking.login(login.id).poll_state
     assert left is not None
     assert left.interval_seconds == 6
     assert left.next_at > time.time() + 3
@@ -343,7 +343,7 @@ def test_a_login_that_is_cancelled_while_its_tokens_arrive_stays_cancelled(
             return await waiting
 
     assert asyncio.run(main()).status == "cancelled"
-    assert service.connection(server) is None
+    assert service.blocking.connection(server) is None
     # The tokens are not stored, so the service revokes them.
     wait_until(lambda: not usable_refresh_tokens(demo))
 
@@ -363,7 +363,7 @@ def test_a_bearer_token_from_the_device_flow_is_refused_if_the_operator_requires
     enter_code(login)
     ended = asyncio.run(asyncio.wait_for(service.wait_for_login(login.id), SECONDS))
     assert (ended.status, ended.failure_code) == ("failed", "unreadable_answer")
-    assert service.connection(server) is None
+    assert service.blocking.connection(server) is None
     wait_until(lambda: not usable_refresh_tokens(demo))
 
 
@@ -433,7 +433,7 @@ def test_a_failed_switch_leaves_the_login_unchanged(service: AuthService, server
     with pytest.raises(DeviceAuthorizationError) as refused:
         asyncio.run(service.switch_flow(login.id, "device"))
     assert refused.value.error == "invalid_scope"
-    assert service.login(login.id) == login
+    assert service.blocking.login(login.id) == login
     asyncio.run(service.cancel(login.id))
     with pytest.raises(LoginCancelled):
         asyncio.run(service.switch_flow(login.id, "device"))

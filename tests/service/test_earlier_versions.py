@@ -24,7 +24,7 @@ pytestmark = pytest.mark.parametrize("version", VERSIONS)
 
 
 def read_tokens(service: AuthService, server: Server, owner: str | None = None) -> Tokens:
-    tokens = service.read_credentials(server, owner).tokens
+    tokens = service.blocking.read_credentials(server, owner).tokens
     assert tokens is not None
     return tokens
 
@@ -32,7 +32,7 @@ def read_tokens(service: AuthService, server: Server, owner: str | None = None) 
 def find_waiting_login(service: AuthService, flow: str) -> Login:
     (login,) = (
         candidate
-        for candidate in service.waiting_logins()
+        for candidate in service.blocking.waiting_logins()
         if (candidate.poll_state is not None) == (flow == "device")
     )
     return login
@@ -42,9 +42,9 @@ def find_waiting_login(service: AuthService, flow: str) -> Login:
 def test_each_session_is_read_and_its_token_is_sent(tmp_path: Path, version: str) -> None:
     service = AuthService(copy_home(tmp_path, version), clock=lambda: NOW)
     keys = {CredentialKey("notes", None), CredentialKey("notes", USER), CredentialKey("bound", None)}
-    assert set(service.keys()) == keys
+    assert set(service.blocking.keys()) == keys
     for server, owner in ((NOTES, None), (NOTES, USER), (BOUND, None)):
-        stored = service.read_credentials(server, owner)
+        stored = service.blocking.read_credentials(server, owner)
         assert stored.binding is not None
         assert stored.binding.server_url == server.url
         header = asyncio.run(service.session(server, owner).header())
@@ -104,6 +104,6 @@ def test_a_waiting_device_login_is_polled_until_it_ends(tmp_path: Path, version:
 
 @covers("earlier-home")
 def test_notices_are_read(tmp_path: Path, version: str) -> None:
-    (notice,) = AuthService(copy_home(tmp_path, version), clock=lambda: NOW).notices.list_all()
+    (notice,) = AuthService(copy_home(tmp_path, version), clock=lambda: NOW).blocking.notices.list_all()
     assert (notice.platform, notice.user, notice.key) == ("telegram", "42", CredentialKey("notes", USER))
     assert (notice.at, notice.message) == (NOW, "1003")

@@ -52,6 +52,6 @@ def test_a_device_poll_in_flight_at_exit_completes_the_login(demo: Demo, tmp_pat
         assert any(line.startswith("Waiting for 127.0.0.1 to answer") for line in process.stderr)
         gate.open()
         process.communicate(timeout=20)
-    assert service.login(login.id).status == "done"
+    assert service.blocking.login(login.id).status == "done"
     assert demo.authorization_server.count_requests("device_poll") == 1
     assert demo.authorization_server.count_requests("revocation") == 0

@@ -16,7 +16,7 @@ from typing import NoReturn
 import pytest
 
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.threads import run_file_work, run_in_own_thread
+from hermes_mcp_auth_remote.threads import run_in_own_thread
 from hermes_mcp_auth_remote.values import Origin, Server
 from tests.consent_form import approve
 from tests.http.fake_dns import patch_dns
@@ -218,7 +218,7 @@ def test_a_login_and_a_call_do_not_use_the_default_executor(demo: Demo, tmp_path
         login = await service.start_login(server, TERMINAL)
         answer = await run_in_own_thread(approve, login.authorization_url)
         await service.complete_login(login.id, answer, TERMINAL)
-        assert [stored_login.id for stored_login in await run_file_work(service.logins)] == [login.id]
+        assert [stored_login.id for stored_login in await service.logins()] == [login.id]
         header = await service.session(server).header()
         await service.logout(server)
         return header
@@ -240,7 +240,7 @@ def test_logins_that_wait_for_a_name_do_not_block_the_file_work_of_a_bot(tmp_pat
         waiting = [asyncio.create_task(service.start_login(dead, person)) for person in people]
         await asyncio.sleep(0.1)
         async with asyncio.timeout(20):
-            read = await run_file_work(service.logins)
+            read = await service.logins()
             # Work of other libraries in the default executor also continues.
             assert await asyncio.to_thread(lambda: 1) == 1
         assert not any(task.done() for task in waiting)

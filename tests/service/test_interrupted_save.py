@@ -99,7 +99,7 @@ def test_a_login_with_a_new_client_survives_the_death_of_its_process(
     assert stored.client is not None
     assert old.client is not None
     assert stored.client.client_id != old.client.client_id
-    assert AuthService(tmp_path, clock=clock).login(login_id).status == "done"
+    assert AuthService(tmp_path, clock=clock).blocking.login(login_id).status == "done"
     # The session continues: its refresh token is stored with the client that got it.
     clock.now += 3600
     assert asyncio.run(session.header()) != after
@@ -111,7 +111,7 @@ def test_reading_a_login_past_its_deadline_completes_an_interrupted_save(
 ) -> None:
     login_id = stop_while_saving(tmp_path, clock, demo, RENAME_NUMBERS[-2])
     clock.now += CLAIM_SECONDS
-    assert AuthService(tmp_path, clock=clock).login(login_id).status == "done"
+    assert AuthService(tmp_path, clock=clock).blocking.login(login_id).status == "done"
 
 
 @covers("disk-refuses")

@@ -59,8 +59,8 @@ async def start_and_approve(service: AuthService, server: Server) -> tuple[Login
 
 
 def wait_for_end(service: AuthService, login: Login) -> Login:
-    wait_until(lambda: service.login(login.id).is_over)
-    return service.login(login.id)
+    wait_until(lambda: service.blocking.login(login.id).is_over)
+    return service.blocking.login(login.id)
 
 
 @covers("late-tokens")
@@ -145,7 +145,7 @@ def test_a_code_response_after_the_caller_left_completes_the_login(
         with pytest.raises(asyncio.CancelledError if how == "cancelled" else StillExchanging) as left:
             await completion
         assert "nothing was lost" not in getattr(left.value, "advice", "")
-        assert service.login(login.id).status == "exchanging"
+        assert service.blocking.login(login.id).status == "exchanging"
         gate.open()
         return login
 
@@ -183,7 +183,7 @@ def test_a_login_that_is_cancelled_before_its_code_was_sent_never_sends_it(
         completion.cancel()
         with pytest.raises(asyncio.CancelledError):
             await completion
-        return service.login(login.id)
+        return service.blocking.login(login.id)
 
     failed_login = asyncio.run(main())
     assert (failed_login.status, failed_login.failure) == (

@@ -42,7 +42,7 @@ class Machine:
             self.boot = BootTime(self.boot.boot_id, self.boot.seconds + seconds)
 
     def status_of(self, login: Login) -> str:
-        return self.service().login(login.id).status
+        return self.service().blocking.login(login.id).status
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_service_of_this_computer_uses_its_boot_clock(tmp_path: Path, demo: De
     assert login.deadline is not None
     assert login.deadline.boot_id == before.boot_id
     assert 590 < login.deadline.seconds - before.seconds < 660
-    assert AuthService(tmp_path).login(login.id).deadline == login.deadline
+    assert AuthService(tmp_path).blocking.login(login.id).deadline == login.deadline
 
 
 @pytest.fixture

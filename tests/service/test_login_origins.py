@@ -67,14 +67,14 @@ def test_every_process_sees_the_messages_that_show_a_login(
 ) -> None:
     login = asyncio.run(service.start_login(server, BOT))
     asyncio.run(service.save_messages(login.id, ("7", "8")))
-    assert AuthService(tmp_path, clock=clock).login(login.id).message_ids == ("7", "8")
+    assert AuthService(tmp_path, clock=clock).blocking.login(login.id).message_ids == ("7", "8")
 
 
 def test_a_new_prompt_message_is_first_and_listed_once(service: AuthService, server: Server) -> None:
     login = asyncio.run(service.start_login(server, BOT))
     for message, after in (("7", ("7",)), ("8", ("8", "7")), ("7", ("7", "8"))):
         assert asyncio.run(service.save_prompt_message(login.id, message)).message_ids == after
-        assert service.login(login.id).message_ids == after
+        assert service.blocking.login(login.id).message_ids == after
 
 
 def test_only_changed_logins_are_read_again(
@@ -86,7 +86,7 @@ def test_only_changed_logins_are_read_again(
     second = asyncio.run(service.start_login(server, BOT))
     after = service.glance_logins()
     assert after is UNKNOWN or after != before
-    assert [listed_login.id for listed_login in service.logins()] == [first.id, second.id]
+    assert [listed_login.id for listed_login in service.blocking.logins()] == [first.id, second.id]
     read_ids: list[str] = []
     get = LoginFiles.get
 
@@ -95,11 +95,11 @@ def test_only_changed_logins_are_read_again(
         return get(files, login_id)
 
     monkeypatch.setattr(LoginFiles, "get", record_read)
-    assert len(service.logins()) == 2
+    assert len(service.blocking.logins()) == 2
     assert read_ids == []
     asyncio.run(AuthService(tmp_path, clock=clock).cancel(second.id))
     read_ids.clear()
-    assert [login.status for login in service.logins()] == ["waiting", "cancelled"]
+    assert [login.status for login in service.blocking.logins()] == ["waiting", "cancelled"]
     assert read_ids == [second.id]
 
 
@@ -135,7 +135,7 @@ def test_a_login_past_its_end_is_listed_and_stored_as_expired(
 ) -> None:
     login = asyncio.run(service.start_login(server, BOT))
     clock.now = login.expires_at
-    assert [listed_login.status for listed_login in service.logins()] == ["expired"]
+    assert [listed_login.status for listed_login in service.blocking.logins()] == ["expired"]
     assert LoginFiles(tmp_path / "mcp-tokens").get(login.id).status == "expired"
 
 

@@ -168,7 +168,7 @@ class LoginStateMachine(RuleBasedStateMachine):
     @invariant()
     def every_status_follows_the_table(self) -> None:
         for login_id, status in self.status.items():
-            assert self.service.login(login_id).status == status
+            assert self.service.blocking.login(login_id).status == status
             # A login that is over has no secret on the disk.
             record = FileStore(Path(self.folder.name)).logins.get(login_id)
             assert bool(record.request.state) == bool(record.request.code_verifier) == (not record.is_over)

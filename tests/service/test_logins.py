@@ -74,8 +74,8 @@ def test_a_completed_login_returns_the_connection(
     assert connection.missing_scope == frozenset()
     assert connection.expires_at == clock() + 3600
     assert connection.can_refresh
-    assert service.connection(server) == connection
-    assert service.keys() == [KEY]
+    assert service.blocking.connection(server) == connection
+    assert service.blocking.keys() == [KEY]
 
 
 @covers("stored-first")
@@ -83,7 +83,7 @@ def test_a_login_is_stored_before_the_caller_gets_it_and_no_credentials_are(
     service: AuthService, server: Server, tmp_path: Path, clock: ManualClock
 ) -> None:
     login = asyncio.run(service.start_login(server, CHAT))
-    assert AuthService(tmp_path, clock=clock).login(login.id) == login
+    assert AuthService(tmp_path, clock=clock).blocking.login(login.id) == login
     assert (login.status, login.expires_at) == ("waiting", clock() + 600)
     assert read_credential_files(tmp_path) == {}
 
@@ -96,7 +96,7 @@ def test_another_service_with_the_same_home_completes_a_login(
     after_a_restart = AuthService(tmp_path, clock=clock)
     connection = asyncio.run(after_a_restart.complete_login(login.id, answer, CHAT))
     assert connection.key == KEY
-    assert service.login(login.id).status == "done"
+    assert service.blocking.login(login.id).status == "done"
     assert asyncio.run(service.session(server).header()).startswith("Bearer at_")
 
 
@@ -151,7 +151,7 @@ def test_a_wrong_paste_leaves_the_login_waiting_for_the_right_one(
     login, answer = asyncio.run(start_and_approve(service, server))
     with pytest.raises(PasteRefused):
         asyncio.run(service.complete_login(login.id, text, TERMINAL))
-    assert service.login(login.id).status == "waiting"
+    assert service.blocking.login(login.id).status == "waiting"
     assert demo.authorization_server.count_requests("token") == 0
     asyncio.run(service.complete_login(login.id, answer, TERMINAL))
 
@@ -215,7 +215,7 @@ def test_an_answer_is_accepted_only_from_the_origin_of_the_login(
         with pytest.raises(PasteRefused, match="started somewhere else"):
             asyncio.run(service.complete_login(login.id, answer, origin))
     # Another user cannot use up the owner's attempts.
-    assert service.login(login.id).paste_attempts == 0
+    assert service.blocking.login(login.id).paste_attempts == 0
     assert demo.authorization_server.count_requests("token") == 0
     asyncio.run(service.complete_login(login.id, answer, CHAT))
 
@@ -228,7 +228,7 @@ def test_a_bare_code_is_accepted_if_no_other_login_waits(
     login, answer = asyncio.run(start_and_approve(service, server))
     with pytest.raises(PasteRefused, match="does not know that code"):
         asyncio.run(service.complete_login(login.id, "code_of-another-login", TERMINAL))
-    assert service.login(login.id) == replace(login, paste_attempts=1)
+    assert service.blocking.login(login.id) == replace(login, paste_attempts=1)
     asyncio.run(service.complete_login(login.id, code_of(answer), TERMINAL))
 
 
@@ -241,7 +241,7 @@ def test_codes_that_the_server_does_not_know_end_a_chat_login_after_five_attempt
     for number in range(MAX_PASTE_ATTEMPTS):
         with pytest.raises(LoginError):
             asyncio.run(service.complete_login(login.id, f"a-code-of-nobody-{number}", CHAT))
-    assert service.login(login.id).status == "failed"
+    assert service.blocking.login(login.id).status == "failed"
     assert demo.authorization_server.count_requests("token") == MAX_PASTE_ATTEMPTS
 
 
@@ -280,7 +280,7 @@ def test_a_denial_ends_the_login(service: AuthService, server: Server, demo: Dem
     login = asyncio.run(service.start_login(server, TERMINAL))
     with pytest.raises(AuthorizationDenied):
         asyncio.run(service.complete_login(login.id, deny(login.authorization_url), TERMINAL))
-    ended_login = service.login(login.id)
+    ended_login = service.blocking.login(login.id)
     assert (ended_login.status, ended_login.failure_code) == ("failed", "authorization_denied")
     assert demo.authorization_server.count_requests("token") == 0
 
@@ -296,7 +296,7 @@ def test_a_denial_without_the_state_of_this_login_is_refused(service: AuthServic
     ):
         with pytest.raises(PasteRefused):
             asyncio.run(service.complete_login(login.id, forged, TERMINAL))
-    assert service.login(login.id).status == "waiting"
+    assert service.blocking.login(login.id).status == "waiting"
 
 
 @covers("expiry")
@@ -305,7 +305,7 @@ def test_a_login_expires_by_the_clock_and_accepts_no_answer_then(
 ) -> None:
     login, answer = asyncio.run(start_and_approve(service, server))
     clock.now += 599
-    assert service.login(login.id).status == "waiting"
+    assert service.blocking.login(login.id).status == "waiting"
     clock.now += 1
     with pytest.raises(LoginExpired):
         asyncio.run(service.complete_login(login.id, answer, TERMINAL))
@@ -338,7 +338,7 @@ def test_a_cancelled_login_accepts_no_answer(service: AuthService, server: Serve
 @pytest.mark.parametrize("login_id", ["", "../../etc/passwd", "a-login-that-there-is-not"])
 def test_an_unknown_login_id_is_not_found(service: AuthService, login_id: str) -> None:
     with pytest.raises(LoginNotFound):
-        service.login(login_id)
+        service.blocking.login(login_id)
     with pytest.raises(LoginNotFound):
         asyncio.run(service.complete_login(login_id, "anything", TERMINAL))
 
@@ -368,7 +368,7 @@ def test_a_code_is_sent_once_and_stored_credentials_survive_its_failure(
     with pytest.raises(LoginError):
         asyncio.run(logged_in_service.complete_login(login.id, answer, TERMINAL))
     assert demo.authorization_server.count_requests("token") == 1
-    assert logged_in_service.login(login.id).status == "failed"
+    assert logged_in_service.blocking.login(login.id).status == "failed"
     assert read_credential_files(tmp_path) == before
     assert len(before) == 4
     asyncio.run(log_in(logged_in_service, server))
@@ -399,7 +399,7 @@ def test_a_full_disk_fails_the_login_and_leaves_stored_credentials_unchanged(
     monkeypatch.setattr(FileStore, "save_login", refuse_to_save)
     with pytest.raises(StoreUnwritable):
         asyncio.run(logged_in_service.complete_login(login.id, answer, TERMINAL))
-    assert logged_in_service.login(login.id).failure_code == "store_unwritable"
+    assert logged_in_service.blocking.login(login.id).failure_code == "store_unwritable"
     assert read_credential_files(tmp_path) == before
     assert asyncio.run(logged_in_service.session(server).header()).startswith("Bearer at_")
 
@@ -419,13 +419,13 @@ def test_a_login_whose_process_is_killed_while_exchanging_fails_after_two_minute
     actor.wait()
     assert actor.stdout is not None
     actor.stdout.close()
-    assert service.login(login.id).status == "exchanging"
+    assert service.blocking.login(login.id).status == "exchanging"
     clock.now += CLAIM_SECONDS - 1
-    assert service.login(login.id).status == "exchanging"
+    assert service.blocking.login(login.id).status == "exchanging"
     with pytest.raises(LoginAlreadyUsed):
         asyncio.run(service.complete_login(login.id, answer, TERMINAL))
     clock.now += 1
-    assert service.login(login.id).status == "failed"
+    assert service.blocking.login(login.id).status == "failed"
     assert demo.authorization_server.count_requests("token") == 1
 
 
@@ -439,10 +439,10 @@ def test_a_claim_gives_the_exchange_its_own_time_limit(
         completion = asyncio.create_task(service.complete_login(login.id, answer, TERMINAL))
         await asyncio.to_thread(gate.arrived.wait, 20)
         clock.now += CLAIM_SECONDS - 1
-        assert service.login(login.id).status == "exchanging"
+        assert service.blocking.login(login.id).status == "exchanging"
         gate.open()
         await asyncio.gather(completion, return_exceptions=True)
-        return service.login(login.id)
+        return service.blocking.login(login.id)
 
     demo.authorization_server.change_behaviour(code_seconds=10_000)
     assert asyncio.run(main()).status == "done"
@@ -468,7 +468,7 @@ def test_other_pastes_during_an_exchange_do_not_end_the_login(
         monkeypatch.undo()
         gate.open()
         await completion
-        assert service.login(login.id).status == "done"
+        assert service.blocking.login(login.id).status == "done"
 
     asyncio.run(main())
 
@@ -488,11 +488,11 @@ def test_ctrl_c_after_the_code_was_sent_keeps_the_old_session_if_the_code_is_ref
         with pytest.raises(asyncio.CancelledError):
             await completion
         # The code was sent, and the response is still pending.
-        assert logged_in_service.login(login.id).status == "exchanging"
+        assert logged_in_service.blocking.login(login.id).status == "exchanging"
         demo.authorization_server.ledger.codes.clear()
         gate.open()
-        await asyncio.to_thread(wait_until, lambda: logged_in_service.login(login.id).is_over)
-        return logged_in_service.login(login.id)
+        await asyncio.to_thread(wait_until, lambda: logged_in_service.blocking.login(login.id).is_over)
+        return logged_in_service.blocking.login(login.id)
 
     ended_login = asyncio.run(main())
     assert (ended_login.status, ended_login.failure_code) == ("failed", "token_refused")
@@ -525,12 +525,12 @@ def test_ctrl_c_while_tokens_are_saved_loses_neither_them_nor_the_lock(
         completion.cancel()
         with pytest.raises(asyncio.CancelledError):
             await completion
-        assert service.login(login.id).status == "exchanging"
+        assert service.blocking.login(login.id).status == "exchanging"
         may_continue.set()
         return await service.wait_for_login(login.id)
 
     assert asyncio.run(main()).status == "done"
-    assert service.connection(server) is not None
+    assert service.blocking.connection(server) is not None
 
 
 @covers("stale-client")
@@ -542,7 +542,7 @@ def test_a_client_that_the_server_forgot_is_registered_again_at_the_next_login(
     with pytest.raises(TokenError) as caught:
         asyncio.run(logged_in_service.complete_login(login.id, answer, TERMINAL))
     assert caught.value.error == "invalid_client"
-    assert logged_in_service.login(login.id).status == "failed"
+    assert logged_in_service.blocking.login(login.id).status == "failed"
     asyncio.run(log_in(logged_in_service, server))
     assert demo.authorization_server.count_requests("registration") == 1
 
@@ -588,7 +588,7 @@ def test_a_logout_ends_a_login_during_its_exchange_and_revokes_its_tokens(
         gate.open()
         with pytest.raises(LoginError, match="ended by a logout"):
             await completion
-        return service.login(login.id)
+        return service.blocking.login(login.id)
 
     assert asyncio.run(main()).status == "failed"
     assert read_credential_files(tmp_path) == {}
@@ -619,7 +619,7 @@ def test_a_logout_during_the_save_of_a_login_deletes_its_tokens(
         completion = asyncio.create_task(service.complete_login(login.id, answer, TERMINAL))
         assert await asyncio.to_thread(has_started_saving.wait, 20)
         logout = asyncio.create_task(service.logout(server))
-        while service.login(login.id).status == "exchanging":  # noqa: ASYNC110  another thread's work
+        while service.blocking.login(login.id).status == "exchanging":  # noqa: ASYNC110  another thread's work
             await asyncio.sleep(0.01)
         may_continue.set()
         await completion
@@ -641,7 +641,7 @@ def test_a_bearer_token_is_refused_if_the_operator_requires_dpop(
         login, answer = await start_and_approve(logged_in_service, dpop_server)
         with pytest.raises(MalformedResponse, match=r"bound to no key, and `oauth\.dpop` demands one"):
             await logged_in_service.complete_login(login.id, answer, TERMINAL)
-        return logged_in_service.login(login.id)
+        return logged_in_service.blocking.login(login.id)
 
     ended_login = asyncio.run(main())
     assert (ended_login.status, ended_login.failure_code) == ("failed", "unreadable_answer")
@@ -662,9 +662,9 @@ def test_logout_deletes_even_if_the_address_options_are_invalid(
 def test_a_newly_configured_redirect_host_or_port_replaces_the_registered_one(
     logged_in_service: AuthService, server: Server
 ) -> None:
-    registered = logged_in_service.redirect_uri(server)
+    registered = logged_in_service.blocking.redirect_uri(server)
     assert asyncio.run(logged_in_service.start_login(server, TERMINAL)).request.redirect_uri == registered
     other = replace(server, options=replace(server.options, redirect_host="localhost"))
-    assert urlsplit(logged_in_service.redirect_uri(other)).hostname == "localhost"
+    assert urlsplit(logged_in_service.blocking.redirect_uri(other)).hostname == "localhost"
     port = replace(server, options=replace(server.options, redirect_port=8765))
-    assert logged_in_service.redirect_uri(port) == "http://127.0.0.1:8765/callback"
+    assert logged_in_service.blocking.redirect_uri(port) == "http://127.0.0.1:8765/callback"

@@ -78,7 +78,7 @@ def test_a_token_is_fetched_stored_and_fetched_again(tmp_path: Path) -> None:
         assert await session.handle_challenge("Bearer t2", 401, []) == "Bearer t3"
         challenge_lines = ['Bearer error="insufficient_scope", scope="b"']
         assert await session.handle_challenge("Bearer t3", 403, challenge_lines) == "Bearer t4"
-        stored = network.service(tmp_path).connection(SERVER)
+        stored = network.service(tmp_path).blocking.connection(SERVER)
         assert stored is not None
         assert stored.scope == frozenset({"a", "b"})
 
@@ -192,4 +192,4 @@ def test_a_bearer_token_is_refused_if_the_operator_requires_dpop(tmp_path: Path)
     service = network.service(tmp_path)
     with pytest.raises(MalformedResponse, match="bound to no key"):
         asyncio.run(service.session(dpop_server).header())
-    assert service.connection(dpop_server) is None
+    assert service.blocking.connection(dpop_server) is None

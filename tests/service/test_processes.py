@@ -113,4 +113,4 @@ def test_security_12_of_eight_processes_with_the_same_paste_exactly_one_sends_th
     with start_processes("finish", tmp_path, clock(), login.id) as actors:
         assert Counter(send_line(actors, answer)) == {"done": 1, "login_already_used": PROCESSES - 1}
     assert demo.authorization_server.count_requests("token") == 1
-    assert service.login(login.id).status == "done"
+    assert service.blocking.login(login.id).status == "done"

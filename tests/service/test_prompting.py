@@ -124,7 +124,7 @@ def test_a_call_stops_waiting_at_its_limit_and_the_login_stays_open(
             await service.session(server).header()
         (login,) = chat.shown
         assert late.value.login_id == login.id
-        assert service.login(login.id).status == "waiting"
+        assert service.blocking.login(login.id).status == "waiting"
         # The next call joins the same login, and gets its token when the user completes it.
         with prompting(chat, CHAT, can_connect_shared=True):
             waiting = asyncio.create_task(service.session(server).header())
@@ -194,7 +194,7 @@ def test_a_declined_prompt_is_not_repeated_until_its_cooldown_ends(
         if does is None:
             await service.cancel(chat.shown[0].id)
         await calling
-        assert service.login(chat.shown[0].id).status == status
+        assert service.blocking.login(chat.shown[0].id).status == status
         await call()
         assert len(chat.shown) == 1
         clock.now += PROMPT_COOLDOWN_SECONDS[status]
@@ -237,7 +237,7 @@ def test_a_login_that_the_prompter_cannot_show_is_cancelled(
         chat = UnreachablePrompter(service)
         with prompting(chat, CHAT, can_connect_shared=True), pytest.raises(ConnectionError):
             await service.session(server).header()
-        assert service.login(chat.shown[0].id).status == "cancelled"
+        assert service.blocking.login(chat.shown[0].id).status == "cancelled"
 
     asyncio.run(story())
 
@@ -248,7 +248,7 @@ def test_a_403_requests_the_union_of_scopes_once_and_shows_the_added_scope(
 ) -> None:
     async def story() -> None:
         await log_in(service, server)
-        before = service.connection(server)
+        before = service.blocking.connection(server)
         assert before is not None
         assert before.scope is not None
         session = service.session(server)
@@ -374,7 +374,7 @@ def test_two_processes_that_need_a_login_at_once_show_one(
         headers = await asyncio.gather(*calls)
         assert len(set(headers)) == 1
         assert sum(len(prompter.shown) for prompter in prompters) == 1
-        assert len(service.logins()) == 1
+        assert len(await service.logins()) == 1
 
     asyncio.run(story())
 

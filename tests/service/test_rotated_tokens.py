@@ -33,7 +33,7 @@ from tests.service.fakes import (
     read_refresh_token,
     with_refresh_token,
 )
-from tests.store.builders import KEY, build_credentials
+from tests.store.builders import KEY, build_credentials, keys_of
 
 Patch = pytest.MonkeyPatch
 
@@ -50,10 +50,8 @@ def test_the_failure_of_an_old_refresh_token_does_not_apply_to_its_successor(
     )
     service = make_service(tmp_path, server, DUE_AT)
     assert get_header(service) == OLD_HEADER
-    store.save_login(
-        store.list_keys()[0], with_refresh_token(build_credentials(0), "refresh-of-the-new-login")
-    )
-    connection = service.connection(SERVER)
+    store.save_login(keys_of(store)[0], with_refresh_token(build_credentials(0), "refresh-of-the-new-login"))
+    connection = service.blocking.connection(SERVER)
     assert connection is not None
     assert connection.refresh_failure is None
     assert connection.can_refresh

@@ -131,7 +131,7 @@ def test_simultaneous_logins_share_discovery_and_client_but_no_secret(
     # Each login can be completed, and its credentials belong to its owner only.
     for number, login in enumerate(logins):
         asyncio.run(service.complete_login(login.id, approve(login.request.url), login.origin))
-        stored = service.read_credentials(server, f"telegram:{number}")
+        stored = service.blocking.read_credentials(server, f"telegram:{number}")
         assert stored.client is not None
         assert stored.client.client_id == client
 
@@ -161,7 +161,7 @@ def test_an_owner_with_a_client_keeps_it_while_others_register(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
     asyncio.run(log_in(service, server, owner="telegram:0"))
-    own_client = service.read_credentials(server, "telegram:0").client
+    own_client = service.blocking.read_credentials(server, "telegram:0").client
     logins = asyncio.run(start_logins(service, server))
     assert demo.authorization_server.count_requests("registration") == 2
     assert own_client is not None
@@ -208,7 +208,7 @@ def test_a_login_start_that_times_out_fails_for_all_waiting_logins(
     outcomes = asyncio.run(main())
     gate.open()
     assert {type(outcome) for outcome in outcomes} == {TimedOut}
-    assert service.logins() == []
+    assert service.blocking.logins() == []
 
 
 async def start_logins(service: AuthService, server: Server) -> list[Login]:

@@ -173,7 +173,7 @@ def test_a_kill_during_a_response_loses_the_session_only_if_the_server_had_rotat
             asyncio.run(session.handle_challenge(refused, 401, REFUSED))
     assert demo.authorization_server.count_requests("refresh") == 2
     assert read_credential_files(tmp_path)["notes.json"] == before["notes.json"]
-    connection = AuthService(tmp_path, clock=clock).connection(server)
+    connection = AuthService(tmp_path, clock=clock).blocking.connection(server)
     assert connection is not None
     assert "has ended the session" in str(connection.login_needed)
 

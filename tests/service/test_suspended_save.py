@@ -44,13 +44,13 @@ def test_a_login_stays_exchanging_while_a_suspended_process_stores_it(
         assert has_reached_rename.wait(10)
     later_service = make_service(tmp_path, FakeServer(), NOW + TIME_LIMITS.claim_seconds + 60)
     try:
-        assert later_service.login(LOGIN_ID).status == "exchanging"
+        assert later_service.blocking.login(LOGIN_ID).status == "exchanging"
     finally:
         may_continue.set()
         thread.join(10)
     assert FileStore(tmp_path).read(KEY).credentials.tokens == build_credentials(1).tokens
     # The store marks the login as done together with its credentials.
-    assert later_service.login(LOGIN_ID).status == "done"
+    assert later_service.blocking.login(LOGIN_ID).status == "done"
 
 
 @covers("wrong-clock")
@@ -69,8 +69,8 @@ def test_a_login_that_this_process_exchanges_does_not_fail_if_the_clock_was_set(
 
     flight = getattr(service._deps, flights).submit(LOGIN_ID, exchange)
     try:
-        assert service.login(LOGIN_ID).status == "exchanging"
+        assert service.blocking.login(LOGIN_ID).status == "exchanging"
     finally:
         may_continue.set()
         flight.result(10)
-    assert service.login(LOGIN_ID).status == "failed"
+    assert service.blocking.login(LOGIN_ID).status == "failed"

@@ -46,7 +46,7 @@ class RefusingStage:
 
     @property
     def connection(self) -> Connection:
-        connection = AuthService(self.home, clock=self.clock).connection(self.server)
+        connection = AuthService(self.home, clock=self.clock).blocking.connection(self.server)
         assert connection is not None
         return connection
 

@@ -362,7 +362,7 @@ def test_an_error_at_a_logout_or_while_reading_credentials_leaks_nothing(
     for function_path in (
         "service.revoke_tokens",
         "oauth.token.post_form",
-        "service.connections.revocation_request",
+        "service.revocation.revocation_request",
     ):
         with monkeypatch.context() as patch:
             inject_error(patch, trackers, function_path)
@@ -375,9 +375,9 @@ def test_an_error_at_a_logout_or_while_reading_credentials_leaks_nothing(
         with monkeypatch.context() as patch:
             inject_error(patch, trackers, function_path)
             for call in (
-                lambda: service.read_credentials(secret_server),
-                lambda: service.connection(secret_server),
-                lambda: service.redirect_uri(secret_server),
+                lambda: service.blocking.read_credentials(secret_server),
+                lambda: service.blocking.connection(secret_server),
+                lambda: service.blocking.redirect_uri(secret_server),
             ):
                 error = catch_error(call)
                 assert isinstance(error, InjectedError)

@@ -22,7 +22,7 @@ from hermes_mcp_auth_remote.errors import StoreUnwritable
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import private_files
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from tests.store.builders import KEY, ROOT, build_credentials
+from tests.store.builders import KEY, ROOT, build_credentials, keys_of
 
 # These functions run only if a file cannot be renamed. Other tests kill a process in the other functions.
 _WRITE_FUNCTIONS = {"replace_staged", "overwrite_private", "_overwrite", "remove_file"}
@@ -128,11 +128,11 @@ def login(home: Path, mode: str) -> None:
     store.save_binding(KEY, binding)
     assert store.delete(KEY)
     assert store.read(KEY).credentials == Credentials()
-    assert store.list_keys() == []
+    assert keys_of(store) == []
     assert not store.delete(KEY)
     store.save_login(KEY, build_credentials(2))
     assert check_generation(store.read(KEY).credentials) == 2
-    assert store.list_keys() == [KEY]
+    assert keys_of(store) == [KEY]
     assert not [path for path in (home / "mcp-tokens").iterdir() if path.suffix == ".tmp"]
 
 

@@ -8,9 +8,11 @@ from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server_from_document
+from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
-from hermes_mcp_auth_remote.values import CredentialKey, Origin, Secret
+from hermes_mcp_auth_remote.store.protocol import ANY, AnyValue, Store
+from hermes_mcp_auth_remote.values import CredentialKey, Origin, Owner, Secret
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,6 +20,24 @@ NOW = 1_800_000_000.0
 KEY = CredentialKey("notes")
 REDIRECT_URI = "http://127.0.0.1:8765/callback"
 LOGIN_ID = "a-login-that-nobody-guesses"
+
+
+FAILURE = RefreshFailure(
+    first_at=NOW - 60,
+    last_at=NOW - 60,
+    failures=1,
+    in_phase=0,
+    was_alive=False,
+    is_final=False,
+    message="It could not be reached.",
+    advice="Wait.",
+    kind="unreachable",
+)
+
+
+def keys_of(store: Store, owner: Owner | AnyValue = ANY) -> list[CredentialKey]:
+    """Return the keys of all stored tokens, or of those of one owner."""
+    return [summary.key for summary in store.list_summaries(owner)]
 
 
 def build_authorization_server(generation: int = 0) -> AuthorizationServer:

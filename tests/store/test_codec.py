@@ -34,7 +34,7 @@ from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.login_codec import login_document, read_login, without_secrets
 from hermes_mcp_auth_remote.values import BootTime, CredentialKey, Origin, Secret
 from tests.requirements import covers
-from tests.store.builders import NOW, REDIRECT_URI, build_authorization_server, build_login
+from tests.store.builders import NOW, REDIRECT_URI, build_authorization_server, build_login, keys_of
 
 pytestmark = pytest.mark.slow
 
@@ -381,7 +381,7 @@ def test_credentials_are_stored_and_read_unchanged(
     with tempfile.TemporaryDirectory() as home:
         FileStore(Path(home)).save_login(key, Credentials(tokens, client, server, binding))
         stored = FileStore(Path(home)).read(key).credentials
-        assert FileStore(Path(home)).list_keys() == [key]
+        assert keys_of(FileStore(Path(home))) == [key]
     assert stored.client is not None
     assert stored.tokens is not None
     assert stored.authorization_server == server

@@ -29,7 +29,7 @@ from hermes_mcp_auth_remote.store.files.fast_token import read_valid_token
 from hermes_mcp_auth_remote.store.files.login_commit import read_record
 from hermes_mcp_auth_remote.values import CredentialKey
 from tests.requirements import covers
-from tests.store.builders import KEY, LOGIN_ID, NOW, build_credentials, build_login
+from tests.store.builders import KEY, LOGIN_ID, NOW, build_credentials, build_login, keys_of
 
 pytestmark = pytest.mark.slow
 
@@ -132,7 +132,7 @@ def test_every_kind_of_read_completes_an_interrupted_login(
 
     reads: list[Callable[[Path], object]] = [
         lambda home: FileStore(home).read(KEY).credentials,
-        lambda home: FileStore(home).list_keys(),
+        lambda home: keys_of(FileStore(home)),
         lambda home: FileStore(home).recover_login(KEY, LOGIN_ID),
         lock,
     ]
@@ -169,7 +169,7 @@ def test_a_first_login_is_completed_and_listed(tmp_path: Path, monkeypatch: Patc
     store, key = FileStore(tmp_path), CredentialKey("my.server", "telegram:42")
     with store.lock(key).hold(1):
         die_before_rename(monkeypatch, TOKENS, lambda: store.save_login(key, build_credentials(1, key)))
-    assert FileStore(tmp_path).list_keys() == [key]
+    assert keys_of(FileStore(tmp_path)) == [key]
     assert generations_of(store.read(key).credentials) == NEW
 
 
@@ -178,7 +178,7 @@ def test_an_invalid_tokens_file_is_listed(tmp_path: Path, text: str) -> None:
     store = FileStore(tmp_path)
     store.save_login(KEY, build_credentials(0))
     replace_file(tmp_path, ".json", text.encode())
-    assert store.list_keys() == [KEY]
+    assert keys_of(store) == [KEY]
 
 
 def test_a_read_does_not_wait_for_a_busy_lock(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -296,7 +296,7 @@ def test_a_logout_by_a_version_without_records_is_final(
         private_files.remove_file(stem + suffix)
     private_files.remove_temporary_files(stem, None)
     assert FileStore(tmp_path).read(KEY).credentials == Credentials()
-    assert FileStore(tmp_path).list_keys() == []
+    assert keys_of(FileStore(tmp_path)) == []
 
 
 @pytest.mark.parametrize("rename", [*BEFORE_TOKENS, END])

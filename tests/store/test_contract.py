@@ -1,8 +1,9 @@
-"""What every store must do (`store.protocol`). Add a store to STORES to run these tests against it."""
+"""What every store must do (`store.protocol`). Add a store to `tests.store.stores` to test it here."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
 import time
@@ -14,30 +15,42 @@ import pytest
 
 from hermes_mcp_auth_remote.errors import LoginError, LoginNotFound, StoreBusy
 from hermes_mcp_auth_remote.login import Login, apply_event
+from hermes_mcp_auth_remote.oauth.token_refusal import TokenRefusal
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.leases import acquire_lease
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.store.protocol import ANY, UNKNOWN, Notice, Poller, Store, StoreConflict, Stored
-from hermes_mcp_auth_remote.values import CredentialKey, Server
+from hermes_mcp_auth_remote.store.protocol import (
+    ANY,
+    UNKNOWN,
+    DueSession,
+    Notice,
+    Person,
+    Poller,
+    Store,
+    StoreConflict,
+    Stored,
+)
+from hermes_mcp_auth_remote.values import CredentialKey, Secret, Server
 from tests.requirements import covers
 from tests.service.fakes import EXPIRED_AT, FakeServer
 from tests.service.helpers import wait_until
-from tests.store.builders import KEY, LOGIN_ID, NOW, build_credentials, build_login
-
-# Each function opens another store object for the same data, as another process does.
-STORES: dict[str, Callable[[Path], Store]] = {"files": FileStore}
-
-OpenStore = Callable[[], Store]
+from tests.store.builders import FAILURE, KEY, LOGIN_ID, NOW, build_credentials, build_login, keys_of
+from tests.store.stores import STORES, WITHOUT_FEED, OpenAgain
 
 
 @pytest.fixture(params=STORES)
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
-    return lambda: STORES[request.param](tmp_path)
+def store_name(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
 
 
 @pytest.fixture
-def store(open_store: OpenStore) -> Store:
+def open_store(store_name: str, tmp_path: Path) -> OpenAgain:
+    return lambda: STORES[store_name](tmp_path)
+
+
+@pytest.fixture
+def store(open_store: OpenAgain) -> Store:
     return open_store()
 
 
@@ -50,21 +63,23 @@ def save_login(store: Store, generation: int = 0) -> Stored:
 
 def test_an_empty_store_has_no_version_and_no_credentials(store: Store) -> None:
     assert store.read(KEY) == (Credentials(), None)
-    assert store.glance(KEY) is None
-    assert store.list_keys() == []
+    assert store.glance(KEY) in {None, UNKNOWN}
+    assert store.list_summaries() == []
+    assert store.list_due(math.inf) == []
     assert not store.delete(KEY)
 
 
 @covers("store-contract")
-def test_each_write_returns_the_version_that_a_reader_finds(store: Store, open_store: OpenStore) -> None:
+def test_each_write_returns_the_version_that_a_reader_finds(store: Store, open_store: OpenAgain) -> None:
     saved = save_login(store)
     assert open_store().read(KEY) == saved
-    assert store.glance(KEY) == saved.version
+    assert store.glance(KEY) in {saved.version, UNKNOWN}
     fresh = build_credentials(1).tokens
     assert fresh is not None
     refreshed = store.save_tokens(KEY, fresh, saved.credentials.binding, expect=saved.version)
     assert refreshed != saved.version
-    assert open_store().read(KEY).version == open_store().glance(KEY) == refreshed
+    assert open_store().read(KEY).version == refreshed
+    assert open_store().glance(KEY) in {refreshed, UNKNOWN}
     binding = build_credentials().binding
     assert binding is not None
     ended = store.save_binding(KEY, replace(binding, login_needed="it has ended"), expect=refreshed)
@@ -98,7 +113,7 @@ def test_a_write_with_an_old_version_is_refused_and_returns_what_is_stored(store
     assert store.read(KEY).credentials.tokens is not None
 
 
-def test_a_write_never_returns_the_version_of_another_writer(store: Store, open_store: OpenStore) -> None:
+def test_a_write_never_returns_the_version_of_another_writer(store: Store, open_store: OpenAgain) -> None:
     versions, others = list[object](), list[object]()
     fresh = build_credentials(1).tokens
     assert fresh is not None
@@ -115,7 +130,7 @@ def test_a_write_never_returns_the_version_of_another_writer(store: Store, open_
 
 
 @covers("store-contract")
-def test_a_glance_does_not_wait_for_a_lease_or_a_writer(store: Store, open_store: OpenStore) -> None:
+def test_a_glance_does_not_wait_for_a_lease_or_a_writer(store: Store, open_store: OpenAgain) -> None:
     saved = save_login(store)
     store.logins.add(build_login())
     lease = store.try_lease(KEY)
@@ -150,12 +165,15 @@ def test_a_change_function_may_run_twice(store: Store) -> None:
         store.logins.change(LOGIN_ID, claim_twice)
 
 
-def test_a_change_returns_the_version_of_the_record(store: Store, open_store: OpenStore) -> None:
-    assert store.logins.add(build_login()) == open_store().logins.glance(LOGIN_ID)
+def test_a_change_returns_the_version_of_the_record(store: Store, open_store: OpenAgain) -> None:
+    assert open_store().logins.glance(LOGIN_ID) in {None, UNKNOWN}
+    added = store.logins.add(build_login())
+    assert open_store().logins.glance(LOGIN_ID) in {added, UNKNOWN}
     change = store.logins.change(LOGIN_ID, lambda login: replace(login, message_ids=("7",)))
-    assert change.version == open_store().logins.glance(LOGIN_ID)
+    assert change.version != added
+    assert open_store().logins.glance(LOGIN_ID) in {change.version, UNKNOWN}
     assert store.logins.change(LOGIN_ID, lambda login: login).version == change.version
-    assert store.logins.glance("x" * 20) is None
+    assert store.logins.glance("x" * 20) in {None, UNKNOWN}
     with pytest.raises(LoginNotFound):
         store.logins.get("x" * 20)
 
@@ -172,8 +190,13 @@ def test_open_logins_are_listed_by_owner_and_platform(store: Store) -> None:
     assert store.logins.list_all() == []
 
 
-def test_a_changed_login_changes_the_version_of_all(store: Store, open_store: OpenStore) -> None:
+def test_a_changed_login_changes_the_version_of_all(
+    store: Store, open_store: OpenAgain, store_name: str
+) -> None:
     store.logins.add(build_login())
+    if store_name == WITHOUT_FEED:
+        assert store.logins.glance_all() is UNKNOWN
+        return
     wait_until(lambda: store.logins.glance_all() is not UNKNOWN)
     before = store.logins.glance_all()
     open_store().logins.change(LOGIN_ID, lambda login: replace(login, message_ids=("7",)))
@@ -192,10 +215,129 @@ def test_keys_are_listed_by_owner(store: Store) -> None:
     for owner in (None, "telegram:1", "telegram:2"):
         key = CredentialKey("notes", owner)
         store.save_login(key, build_credentials(key=key))
-    assert len(store.list_keys()) == 3
-    assert store.list_keys("telegram:1") == [CredentialKey("notes", "telegram:1")]
-    assert store.list_keys(None) == [KEY]
-    assert store.list_keys("telegram:3") == []
+    assert len(store.list_summaries()) == 3
+    assert keys_of(store, "telegram:1") == [CredentialKey("notes", "telegram:1")]
+    assert keys_of(store, None) == [KEY]
+    assert keys_of(store, "telegram:3") == []
+
+
+@covers("store-contract")
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_summaries_come_in_pages_also_if_the_last_one_was_deleted(store: Store, limit: int) -> None:
+    owners = (None, "", "telegram:1", "telegram:2")
+    # In some orders, the second name is between the files of the first one.
+    keys = {CredentialKey(name, owner) for owner in owners for name in ("a", "a-b", "a.c", "b")}
+    for key in keys:
+        store.save_login(key, build_credentials(key=key))
+    listed = list[CredentialKey]()
+    while page := store.list_summaries(after=listed[-1] if listed else None, limit=limit):
+        assert len(page) <= limit
+        for key, version in page:
+            assert version == store.read(key).version
+            listed.append(key)
+        store.delete(listed[-1])
+    assert len(listed) == len(keys)
+    assert set(listed) == keys
+
+
+def save_session(store: Store, name: str, *, ends_at: float | None, login_needed: str | None = None) -> None:
+    """Store a session whose refresh token ends at this time."""
+    credentials = build_credentials()
+    assert credentials.tokens is not None
+    assert credentials.binding is not None
+    binding = replace(
+        credentials.binding, server_name=name, refresh_expires_at=ends_at, login_needed=login_needed
+    )
+    tokens = replace(credentials.tokens, refresh_expires_at=ends_at)
+    store.save_login(CredentialKey(name), replace(credentials, tokens=tokens, binding=binding))
+
+
+@covers("store-contract")
+def test_due_sessions_come_in_pages_in_the_order_of_their_times(store: Store, open_store: OpenAgain) -> None:
+    days = 86_400
+    save_session(store, "ends-second", ends_at=NOW + 30 * days)
+    save_session(store, "never-ends", ends_at=None)
+    save_session(store, "ended", ends_at=None, login_needed="the session is over")
+    save_session(store, "ends-first", ends_at=NOW + 20 * days)
+    # Users are warned three days before the end.
+    for now, names in (
+        (NOW, ["ended"]),
+        (NOW + 17 * days - 1, ["ended"]),
+        (NOW + 17 * days + 1, ["ended", "ends-first"]),
+        (NOW + 40 * days, ["ended", "ends-first", "ends-second"]),
+    ):
+        for each in (store, open_store()):
+            due = each.list_due(now)
+            assert [session.key.server_name for session in due] == names
+            assert [session.version for session in due] == [each.read(key).version for key, _, _ in due]
+            paged = list[DueSession]()
+            while page := each.list_due(now, paged[-1] if paged else None, limit=1):
+                paged += page
+            assert paged == due
+
+
+@covers("store-contract")
+def test_each_write_can_make_a_session_due_or_end_that(store: Store, open_store: OpenAgain) -> None:
+    other = open_store()
+    assert store.list_due(NOW) == other.list_due(NOW) == []
+
+    def due() -> list[DueSession]:
+        found = store.list_due(NOW)
+        assert other.list_due(NOW) == found
+        return found
+
+    save_session(store, "notes", ends_at=None)
+    credentials = store.read(KEY).credentials
+    tokens, binding = credentials.tokens, credentials.binding
+    assert tokens is not None
+    assert binding is not None
+    assert due() == []
+    store.save_binding(KEY, replace(binding, login_needed="the session is over"))
+    (ended,) = due()
+    assert ended == DueSession(KEY, ended.version, 0.0)
+    # The tokens of a refresh make the session work again.
+    store.save_tokens(KEY, replace(tokens, access_token=Secret("access-of-a-refresh")), binding)
+    assert due() == []
+    fresh = store.read(KEY).credentials.tokens
+    assert fresh is not None
+    store.refresh_failures.write(KEY, fresh, replace(FAILURE, is_final=True, was_alive=False))
+    (failed,) = due()
+    assert failed.version != ended.version
+    store.refresh_failures.clear(KEY)
+    assert due() == []
+    save_session(store, "notes", ends_at=NOW + 60)
+    assert [session.key for session in due()] == [KEY]
+    store.delete(KEY)
+    assert due() == []
+
+
+def test_a_login_that_is_over_is_stored_without_its_secrets(store: Store) -> None:
+    store.logins.add(build_login())
+    store.logins.change(LOGIN_ID, lambda login: apply_event(login, "cancel"))
+    request = store.logins.get(LOGIN_ID).request
+    assert (request.url, request.state, request.code_verifier) == ("", Secret(""), Secret(""))
+    assert request.client.client_secret == Secret("")
+
+
+def test_people_are_changed_by_a_pure_function(store: Store, open_store: OpenAgain) -> None:
+    person = Person("telegram", "42", is_admin=True, admitted_by="", admitted_at=NOW)
+    assert store.people.change(lambda people: [*people, person]) == [person]
+    assert open_store().people.list_all() == [person]
+
+
+def test_records_of_other_tokens_do_not_count(store: Store, open_store: OpenAgain) -> None:
+    save_login(store)
+    tokens, other = build_credentials(0).tokens, build_credentials(1).tokens
+    assert tokens is not None
+    assert other is not None
+    refusal = TokenRefusal(1, NOW, NOW, is_refused=True)
+    store.refresh_failures.write(KEY, tokens, FAILURE)
+    store.token_refusals.write(KEY, tokens, refusal)
+    assert open_store().refresh_failures.read(KEY, tokens) == FAILURE
+    assert open_store().token_refusals.read(KEY, tokens) == refusal
+    assert (store.refresh_failures.read(KEY, other), store.token_refusals.read(KEY, other)) == (None, None)
+    store.delete(KEY)
+    assert (store.refresh_failures.read(KEY, tokens), store.token_refusals.read(KEY, tokens)) == (None, None)
 
 
 def test_notices_are_changed_by_a_pure_function(store: Store) -> None:
@@ -207,7 +349,7 @@ def test_notices_are_changed_by_a_pure_function(store: Store) -> None:
 
 @pytest.mark.parametrize("name", [KEY, Poller("a-poller-of-device-logins")])
 def test_a_lease_has_one_holder_at_a_time(
-    store: Store, open_store: OpenStore, name: CredentialKey | Poller
+    store: Store, open_store: OpenAgain, name: CredentialKey | Poller
 ) -> None:
     lease = store.try_lease(name)
     assert lease is not None
@@ -317,6 +459,6 @@ def test_a_service_uses_the_store_that_it_is_given(store: Store) -> None:
     server = FakeServer()
     service = AuthService(store=store, run_exchange=server.run_exchange, clock=lambda: EXPIRED_AT)
     assert asyncio.run(service.session(Server("notes", "https://notes.example/mcp")).header()) == "Bearer new"
-    assert service.keys() == [KEY]
+    assert service.blocking.keys() == [KEY]
     with pytest.raises(TypeError):
         AuthService()

@@ -14,7 +14,14 @@ from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import CredentialKey, Secret
-from tests.store.builders import KEY, NOW, REDIRECT_URI, build_authorization_server, build_credentials
+from tests.store.builders import (
+    KEY,
+    NOW,
+    REDIRECT_URI,
+    build_authorization_server,
+    build_credentials,
+    keys_of,
+)
 
 
 def binding_of(credentials: Credentials) -> Binding:
@@ -49,7 +56,7 @@ def test_reading_an_empty_store_creates_nothing(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "home")
     assert store.read(KEY).credentials == Credentials()
     assert store.glance(KEY) is None
-    assert store.list_keys() == []
+    assert keys_of(store) == []
     assert not store.delete(KEY)
     assert not (tmp_path / "home").exists()
 
@@ -406,7 +413,7 @@ def test_each_owner_has_a_separate_folder_inside_the_store(tmp_path: Path) -> No
         assert tokens_of(store.read(CredentialKey("notes", owner)).credentials).access_token == Secret(
             f"access-{number}"
         )
-    keys = store.list_keys()
+    keys = keys_of(store)
     assert {key.owner for key in keys} == set(owners)
     assert {path.name for path in tmp_path.iterdir()} == {"mcp-tokens"}
     folders = [path.name for path in (tmp_path / "mcp-tokens" / "owners").iterdir()]
@@ -423,7 +430,7 @@ def test_listed_keys_have_the_configured_name_or_the_file_stem(tmp_path: Path) -
     write_file(tmp_path, "alone.client.json", '{"client_id": "a"}')
     write_file(tmp_path, "renamed.json", '{"access_token": "a"}')
     write_file(tmp_path, "renamed.binding.json", '{"server": "something else"}')
-    assert set(store.list_keys()) == {
+    assert set(keys_of(store)) == {
         CredentialKey("my.server"),
         CredentialKey("my.server", "telegram:42"),
         CredentialKey("by_hermes"),

@@ -15,10 +15,10 @@ import pytest
 from hermes_mcp_auth_remote.errors import StoreError, StoreUnsafe
 from hermes_mcp_auth_remote.store.files import file_modes, private_files
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
-from hermes_mcp_auth_remote.store.files.notice_files import NoticeFile
+from hermes_mcp_auth_remote.store.files.record_files import NoticeFile
 from hermes_mcp_auth_remote.values import CredentialKey
 from tests.requirements import covers
-from tests.store.builders import KEY, LOGIN_ID, build_credentials, build_login
+from tests.store.builders import KEY, LOGIN_ID, build_credentials, build_login, keys_of
 
 OWNED_KEY = CredentialKey("notes", "telegram:42")
 
@@ -62,7 +62,7 @@ def read_all(home: Path) -> None:
         assert store.read(key).credentials.tokens == build_credentials(0, key).tokens
     assert store.logins.get(LOGIN_ID) == build_login()
     assert len(store.logins.list_all()) == 1
-    assert sorted(store.list_keys(), key=str) == sorted([KEY, OWNED_KEY], key=str)
+    assert sorted(keys_of(store), key=str) == sorted([KEY, OWNED_KEY], key=str)
     assert NoticeFile(store.root).list_all() == []
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnsafe
 from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
-from hermes_mcp_auth_remote.store.files.notice_files import NoticeFile
+from hermes_mcp_auth_remote.store.files.record_files import NoticeFile
 from hermes_mcp_auth_remote.store.protocol import Notice
 from hermes_mcp_auth_remote.values import CredentialKey
 

@@ -193,7 +193,7 @@ def test_ctrl_d_cancels_the_login(demo: Demo, tmp_path: Path) -> None:
         terminal.type_line(None)
         with pytest.raises(LoginCancelled):
             await terminal.wait_for_connection()
-        assert terminal.service.login(login.id).status == "cancelled"
+        assert terminal.service.blocking.login(login.id).status == "cancelled"
 
     run_test(main())
 

@@ -181,14 +181,14 @@ def test_foreign_requests_are_counted_and_not_stored(demo: Demo, tmp_path: Path)
     async def main() -> None:
         race = RunningLogin(demo, tmp_path, ScriptedLines(), AnswerChannels(at_keyboard=True))
         login = await race.wait_until_shown()
-        stored = race.service.login(login.id)
+        stored = race.service.blocking.login(login.id)
         for number in range(25):
             foreign = f"{login.request.redirect_uri}?code=some-code-{number}&state=another"
             status, _, page = await asyncio.to_thread(fetch, "GET", foreign)
             assert (status, "The login still waits" in page) == (400, True)
         assert len(race.screen.refusals) == 1
         assert race.screen.refused_request_counts == [10]
-        assert race.service.login(login.id) == stored
+        assert race.service.blocking.login(login.id) == stored
         answer = await asyncio.to_thread(approve, login.authorization_url)
         status, _, page = await asyncio.to_thread(fetch, "GET", answer)
         assert status == 200
@@ -263,7 +263,7 @@ def test_end_of_input_at_a_keyboard_cancels_the_login(demo: Demo, tmp_path: Path
         login = await race.wait_until_shown()
         with pytest.raises(LoginCancelled):
             await race.wait_for_connection()
-        assert race.service.login(login.id).status == "cancelled"
+        assert race.service.blocking.login(login.id).status == "cancelled"
 
     run_test(main())
 
@@ -288,7 +288,7 @@ def test_a_pipe_that_ends_after_a_refused_line_fails_the_login(
         login = await race.wait_until_shown()
         with pytest.raises(PasteRefused):
             await race.wait_for_connection()
-        assert race.service.login(login.id).status == "cancelled"
+        assert race.service.blocking.login(login.id).status == "cancelled"
 
     run_test(main())
 
@@ -325,7 +325,7 @@ def test_cancelling_the_caller_cancels_the_login(demo: Demo, tmp_path: Path) -> 
         race.task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await race.wait_for_connection()
-        assert race.service.login(login.id).status == "cancelled"
+        assert race.service.blocking.login(login.id).status == "cancelled"
         assert not is_listening(race.screen.port)
 
     run_test(main())

@@ -17,10 +17,12 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import overload
 
-from hermes_mcp_auth_remote.errors import LoginError, StoreError, StoreUnsafe, StoreUnwritable
+from hermes_mcp_auth_remote.errors import LoginError, StoreCorrupt, StoreError, StoreUnsafe, StoreUnwritable
 from hermes_mcp_auth_remote.hermes_home import file_stem
 from hermes_mcp_auth_remote.login import apply_event
 from hermes_mcp_auth_remote.oauth.client import Client
@@ -42,7 +44,9 @@ from hermes_mcp_auth_remote.store.codec import (
     tokens_document,
     with_config_files,
 )
+from hermes_mcp_auth_remote.store.connection import due_session
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials, infer_binding, reconcile
+from hermes_mcp_auth_remote.store.files.due_sessions import DueSessions
 from hermes_mcp_auth_remote.store.files.key_changes import FileKeyChanges
 from hermes_mcp_auth_remote.store.files.lock import FileLock
 from hermes_mcp_auth_remote.store.files.login_commit import begin_commit, read_record
@@ -53,7 +57,6 @@ from hermes_mcp_auth_remote.store.files.login_commit_recovery import (
     recover_commit,
 )
 from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
-from hermes_mcp_auth_remote.store.files.notice_files import NoticeFile
 from hermes_mcp_auth_remote.store.files.paths import (
     BINDING,
     CIMD_DISABLED,
@@ -67,6 +70,7 @@ from hermes_mcp_auth_remote.store.files.paths import (
     REFRESH_FAILURE,
     TOKEN_REFUSAL,
     TOKENS,
+    folder_name_of,
     owner_folder,
     owner_from_folder,
 )
@@ -79,21 +83,28 @@ from hermes_mcp_auth_remote.store.files.private_files import (
     remove_temporary_files,
     write_private,
 )
-from hermes_mcp_auth_remote.store.files.refresh_failure_files import RefreshFailureFiles
-from hermes_mcp_auth_remote.store.files.token_refusal_files import TokenRefusalFiles
+from hermes_mcp_auth_remote.store.files.record_files import NoticeFile, PeopleFile, SessionRecordFiles
 from hermes_mcp_auth_remote.store.protocol import (
     ANY,
+    PAGE_SIZE,
     UNKNOWN,
     AnyValue,
+    DueSession,
     ExpectedVersion,
-    KeyChanges,
     Lease,
     LeaseName,
     Poller,
     StoreConflict,
     Stored,
+    Summary,
     Unknown,
     Version,
+)
+from hermes_mcp_auth_remote.store.record_codec import (
+    read_refresh_failure,
+    read_token_refusal,
+    refresh_failure_document,
+    token_refusal_document,
 )
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Secret
 
@@ -104,6 +115,8 @@ _FileVersion = tuple[int, int, int]
 _READ_ATTEMPTS = 50
 # A temporary file of this age belongs to no running write.
 _STALE_SECONDS = 3600
+# Metadata up to this size is parsed once for all sessions that store the same.
+_MAX_SHARED_BYTES = 16_384
 # How long a caller waits before it asks again for a lease. Each try costs one system call.
 LEASE_RETRY_SECONDS = 0.02
 
@@ -115,16 +128,24 @@ class FileStore:
     """
 
     lease_retry_seconds = LEASE_RETRY_SECONDS
+    uses_system_clock = True
     # Use the function itself: a method that calls it would make each request of a program slower.
     now = staticmethod(time.time)
 
     def __init__(self, home: Path) -> None:
         self.root = Path(home) / "mcp-tokens"
         self.logins = LoginFiles(self.root)
-        self._last_folders: tuple[str, tuple[Path, ...]] | None = None
-        self.refresh_failures = RefreshFailureFiles(lambda key: self._path(key, REFRESH_FAILURE))
-        self.token_refusals = TokenRefusalFiles(lambda key: self._path(key, TOKEN_REFUSAL))
+        # The folders of the last owner: from the outside in, and the innermost one with a separator.
+        self._last_folders: tuple[Owner, tuple[str, ...], str] | None = None
+        self.refresh_failures = SessionRecordFiles(
+            lambda key: self._file(key, REFRESH_FAILURE), refresh_failure_document, read_refresh_failure
+        )
+        self.token_refusals = SessionRecordFiles(
+            lambda key: self._file(key, TOKEN_REFUSAL), token_refusal_document, read_token_refusal
+        )
         self.notices = NoticeFile(self.root)
+        self.people = PeopleFile(Path(home))
+        self._due_sessions = DueSessions(FileKeyChanges(self), self._read_due_session)
 
     def read(self, key: CredentialKey) -> Stored:
         """Read the stored credentials, which may be empty.
@@ -148,10 +169,10 @@ class FileStore:
         authorization_server = self._read_metadata(key)
         client = self._read_client(key)
         proof_key = self._read_proof_key(key) if tokens is not None and tokens.scheme == "DPoP" else None
-        path = self._path(key, BINDING)
+        path = self._file(key, BINDING)
         if (document := self._read_document(path)) is None:
             return Credentials(tokens, client, authorization_server, proof_key=proof_key)
-        binding = read_binding(document := binding_for(document, tokens), tokens, str(path))
+        binding = read_binding(document := binding_for(document, tokens), tokens, path)
         self._check_server_name(key, binding.server_name)
         credentials = Credentials(tokens, client, authorization_server, binding, proof_key)
         return reconcile(credentials, matches_tokens=tokens is not None and matches_tokens(document, tokens))
@@ -269,7 +290,7 @@ class FileStore:
 
     def _recover_login(self, key: CredentialKey) -> None:
         """Complete or roll back the login of a killed process; does nothing while the lock is held."""
-        if not os.path.lexists(self._path(key, COMMIT_RECORD)):
+        if not os.path.lexists(self._file(key, COMMIT_RECORD)):
             return
         with suppress(StoreError):
             if self._has_folders(key):
@@ -296,7 +317,7 @@ class FileStore:
         The caller holds `lock(key)`. Does nothing if the binding is for another URL. Raises StoreUnwritable,
         StoreUnsafe, StoreCorrupt.
         """
-        document = self._read_document(self._path(key, BINDING)) or {}
+        document = self._read_document(self._file(key, BINDING)) or {}
         updated = with_config_files(document, server_url, config_files)
         if updated is not None:
             self._write_documents(key, {BINDING: updated})
@@ -323,7 +344,7 @@ class FileStore:
 
         `delete` resets it.
         """
-        return self._has_folders(key) and os.path.lexists(self._path(key, CIMD_DISABLED))
+        return self._has_folders(key) and os.path.lexists(self._file(key, CIMD_DISABLED))
 
     def delete(self, key: CredentialKey) -> bool:
         """Remove every file except the lock; True if a file existed. Raises StoreUnwritable, StoreUnsafe."""
@@ -338,42 +359,75 @@ class FileStore:
         remove_temporary_files(str(self._path(key, "")), None)
         return any(removed)
 
-    def list_keys(self, owner: Owner | AnyValue = ANY) -> list[CredentialKey]:
-        """List every server and owner with stored tokens; without a binding, the name is the file's stem."""
-        if owner is not ANY:
-            folders = self._folders(CredentialKey("", owner))
-            has_folders = all(has_directory(folder) for folder in folders)
-            return [*self._list_keys_in(folders[-1], owner)] if has_folders else []
-        keys = [*self._list_keys_in(self.root, None)]
-        owners = self.root / OWNERS_FOLDER
-        if has_directory(self.root) and has_directory(owners):
-            for folder in sorted(owners.iterdir()):
-                folder_owner = owner_from_folder(folder.name)
-                if folder_owner is not None:
-                    keys += self._list_keys_in(folder, folder_owner)
-        return keys
+    def list_summaries(
+        self, owner: Owner | AnyValue = ANY, after: CredentialKey | None = None, limit: int = PAGE_SIZE
+    ) -> list[Summary]:
+        """List the stored tokens, sorted by the folder of their owner, then by file name.
 
-    def _list_keys_in(self, folder: Path, owner: Owner) -> Iterator[CredentialKey]:
-        if not has_directory(folder):
-            return
-        names = [path.name for path in folder.iterdir()]
+        Without a binding, the server's name is the file's stem. Raises StoreUnwritable, StoreUnsafe.
+        """
+        return list(islice(self._summaries(owner, after), limit))
+
+    def _summaries(self, owner: Owner | AnyValue, after: CredentialKey | None) -> Iterator[Summary]:
+        last_folder, last_name = "", ""
+        if after is not None:
+            last_folder, last_name = folder_name_of(after.owner), f"{file_stem(after.server_name)}{TOKENS}"
+        for name in [folder_name_of(owner)] if owner is not ANY else self._folder_names():
+            if name < last_folder:
+                continue
+            folder_owner = owner_from_folder(name) if name else None
+            if name and folder_owner is None:
+                # No owner has this folder.
+                continue
+            folders = self._folders_of(folder_owner)[1]
+            if all(map(has_directory, folders)):
+                after_name = last_name if name == last_folder else ""
+                yield from self._summaries_in(folders[-1], folder_owner, after_name)
+
+    def _folder_names(self) -> list[str]:
+        """Return the names of the owners' folders, sorted; the operator's folder is ""."""
+        root = str(self.root)
+        owners = f"{root}{os.sep}{OWNERS_FOLDER}"
+        has_owners = has_directory(root) and has_directory(owners)
+        return ["", *(_list_names(owners) if has_owners else ())]
+
+    def _summaries_in(self, folder: str, owner: Owner, after_name: str) -> Iterator[Summary]:
+        names = _list_names(folder)
         records = [name for name in names if name.startswith(".") and name.endswith(COMMIT_RECORD)]
         for name in records:
             self._recover_login(CredentialKey(name[1 : -len(COMMIT_RECORD)], owner))
         # A recovery may add or remove files.
-        for name in sorted([path.name for path in folder.iterdir()] if records else names):
+        for name in _list_names(folder) if records else names:
             stem, dot, extension = name.partition(".")
-            if dot + extension == TOKENS and stem and not is_blank(folder / name):
-                yield self.key_for_stem(folder, stem, owner)
+            if dot + extension != TOKENS or not stem or name <= after_name:
+                continue
+            path = f"{folder}{os.sep}{name}"
+            with suppress(OSError):
+                status = os.lstat(path)
+                # Compare the size first: reading each file would cost more.
+                if status.st_size != len(BLANK) or not is_blank(path):
+                    version = _encode_version(_version_of(status))
+                    yield Summary(self.key_for_stem(folder, stem, owner), version)
 
-    def watch_keys(self) -> KeyChanges:
-        """Return a new watcher of the stored files."""
-        return FileKeyChanges(self)
+    def list_due(
+        self, now: float, after: DueSession | None = None, limit: int = PAGE_SIZE
+    ) -> list[DueSession]:
+        """List the sessions whose users must act; reads those that have changed since the last call.
 
-    def key_for_stem(self, folder: Path, stem: str, owner: Owner) -> CredentialKey:
+        The first call reads all sessions. Raises StoreUnsafe, StoreUnwritable.
+        """
+        return self._due_sessions.list_due(now, after, limit)
+
+    def _read_due_session(self, key: CredentialKey) -> DueSession | None:
+        stored = self.read(key)
+        tokens = stored.credentials.tokens
+        failure = None if tokens is None else self.refresh_failures.read(key, tokens)
+        return due_session(key, stored, failure)
+
+    def key_for_stem(self, folder: str, stem: str, owner: Owner) -> CredentialKey:
         """Return the key of the files with a stem; without a binding, the server's name is the stem."""
         try:
-            document = self._read_document(folder / f"{stem}{BINDING}")
+            document = self._read_document(f"{folder}{os.sep}{stem}{BINDING}")
         except StoreError:
             document = None
         server_name = (document or {}).get("server")
@@ -384,7 +438,7 @@ class FileStore:
     def glance(self, key: CredentialKey) -> Version | Unknown | None:
         """Return the version of the tokens file by two stats; UNKNOWN if a login is half stored."""
         # Use strings: two Path objects cost more than the two stats, and callers poll once a second.
-        folder, stem = f"{self._folders(key)[-1]}{os.sep}", file_stem(key.server_name)
+        folder, stem = self._folders_of(key.owner)[2], file_stem(key.server_name)
         if os.path.lexists(f"{folder}.{stem}{COMMIT_RECORD}"):
             # `read` completes the login if its process has died.
             return UNKNOWN
@@ -400,7 +454,7 @@ class FileStore:
 
         Recovers a half-stored login of a killed process first.
         """
-        folder, stem = f"{self._folders(key)[-1]}{os.sep}", file_stem(key.server_name)
+        folder, stem = self._folders_of(key.owner)[2], file_stem(key.server_name)
         if os.path.lexists(f"{folder}.{stem}{COMMIT_RECORD}"):
             self._recover_login(key)
         path = f"{folder}{stem}{TOKENS}"
@@ -447,19 +501,28 @@ class FileStore:
         record = self._path(key, COMMIT_RECORD)
         return RecoveringLock(self._path(key, LOCK), lambda: recover_commit(record, self.logins))
 
-    def _folders(self, key: CredentialKey) -> tuple[Path, ...]:
-        if key.owner is None:
-            return (self.root,)
+    def _folders(self, key: CredentialKey) -> tuple[str, ...]:
+        """Return the folders of a key, from the outside in."""
+        return self._folders_of(key.owner)[1]
+
+    def _folders_of(self, owner: Owner) -> tuple[Owner, tuple[str, ...], str]:
         # A read calls this ten times, and creating a Path costs more than opening a file.
         last = self._last_folders
-        if last is None or last[0] != key.owner:
-            owners = self.root / OWNERS_FOLDER
-            last = self._last_folders = (key.owner, (self.root, owners, owners / owner_folder(key.owner)))
-        return last[1]
+        if last is None or last[0] != owner:
+            root = str(self.root)
+            folders: tuple[str, ...] = (root,)
+            if owner is not None:
+                owners = f"{root}{os.sep}{OWNERS_FOLDER}"
+                folders = (root, owners, f"{owners}{os.sep}{owner_folder(owner)}")
+            last = self._last_folders = (owner, folders, f"{folders[-1]}{os.sep}")
+        return last
+
+    def _file(self, key: CredentialKey, suffix: str) -> str:
+        dot = "." if suffix == COMMIT_RECORD else ""
+        return f"{self._folders_of(key.owner)[2]}{dot}{file_stem(key.server_name)}{suffix}"
 
     def _path(self, key: CredentialKey, suffix: str) -> Path:
-        dot = "." if suffix == COMMIT_RECORD else ""
-        return self._folders(key)[-1] / f"{dot}{file_stem(key.server_name)}{suffix}"
+        return Path(self._file(key, suffix))
 
     def _has_folders(self, key: CredentialKey) -> bool:
         return all(has_directory(folder) for folder in self._folders(key))
@@ -471,7 +534,7 @@ class FileStore:
 
     def _refuse_other_server(self, key: CredentialKey) -> None:
         try:
-            document = self._read_document(self._path(key, BINDING)) or {}
+            document = self._read_document(self._file(key, BINDING)) or {}
         except StoreError:
             # Continue: the next write replaces an unreadable binding, and does not follow a link.
             return
@@ -486,29 +549,37 @@ class FileStore:
                 "Rename one of the two servers in config.yaml; Hermes would confuse them as well.",
             )
 
-    def _read_document(self, path: Path) -> Document | None:
+    def _read_document(self, path: str) -> Document | None:
         data = read_private(path)
-        return None if data is None or data == BLANK else decode_document(data, str(path))
+        return None if data is None or data == BLANK else decode_document(data, path)
 
     def _read_tokens(self, key: CredentialKey, version: _FileVersion | None) -> Tokens | None:
-        path = self._path(key, TOKENS)
+        path = self._file(key, TOKENS)
         if (document := self._read_document(path)) is None:
             return None
-        return read_tokens(document, 0.0 if version is None else version[0] / 1e9, str(path))
+        return read_tokens(document, 0.0 if version is None else version[0] / 1e9, path)
 
     def _read_client(self, key: CredentialKey) -> Client | None:
-        path = self._path(key, CLIENT)
+        path = self._file(key, CLIENT)
         document = self._read_document(path)
-        return None if document is None else read_client(document, str(path))
+        return None if document is None else read_client(document, path)
 
     def _read_proof_key(self, key: CredentialKey) -> Secret | None:
-        document = self._read_document(self._path(key, PROOF_KEY))
+        document = self._read_document(self._file(key, PROOF_KEY))
         return None if document is None else Secret(json.dumps(document))
 
     def _read_metadata(self, key: CredentialKey) -> AuthorizationServer | None:
-        path = self._path(key, METADATA)
-        document = self._read_document(path)
-        return None if document is None else read_metadata(document, str(path))
+        path = self._file(key, METADATA)
+        data = read_private(path)
+        if data is None or data == BLANK:
+            return None
+        if len(data) > _MAX_SHARED_BYTES:
+            return read_metadata(decode_document(data, path), path)
+        try:
+            # The users of a server all store the same metadata, and to check it takes longer than to read it.
+            return _parse_metadata(data)
+        except StoreCorrupt:
+            return read_metadata(decode_document(data, path), path)
 
     def _encode_documents(
         self, key: CredentialKey, documents: Mapping[str, Document | None]
@@ -523,16 +594,29 @@ class FileStore:
         """Write documents by suffix, in order; None removes a file. Write nothing if one is too large."""
         for name, data in self._encode_documents(key, documents).items():
             if data is None:
-                remove_or_blank(self._folders(key)[-1] / name)
+                remove_or_blank(self._folders_of(key.owner)[2] + name)
             else:
                 self._write_file(key, name, data)
 
     def _write_file(self, key: CredentialKey, name: str, data: bytes) -> _FileVersion:
         try:
-            return _version_of(write_private(self._folders(key)[-1] / name, data))
+            return _version_of(write_private(self._folders_of(key.owner)[2] + name, data))
         except NotReplaceable:
             # The file must be written in place. A commit keeps a copy in case of a crash.
             return self._commit_files(key, {name: data})
+
+
+@lru_cache(maxsize=16)
+def _parse_metadata(data: bytes) -> AuthorizationServer:
+    return read_metadata(decode_document(data, METADATA), METADATA)
+
+
+def _list_names(folder: str) -> list[str]:
+    """Return the names in a folder, sorted; raises StoreUnwritable."""
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208  Path objects cost more than the call
+    except OSError as error:
+        raise StoreUnwritable(f"{folder} cannot be read: {error.strerror}.") from error
 
 
 def _version_of(status: os.stat_result) -> _FileVersion:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from hermes_mcp_auth_remote.errors import StoreError, StoreUnwritable
-from hermes_mcp_auth_remote.hermes_home import MTIME_RESOLUTION_NS
+from hermes_mcp_auth_remote.hermes_home import is_settled
 from hermes_mcp_auth_remote.store.files.paths import COMMIT_RECORD, OWNERS_FOLDER, TOKENS, owner_from_folder
 from hermes_mcp_auth_remote.store.files.private_files import has_directory
 from hermes_mcp_auth_remote.values import CredentialKey, Owner
@@ -41,7 +41,7 @@ class KeyFiles(Protocol):
         """Read the credentials of a key; completes or rolls back a half-stored login."""
         ...
 
-    def key_for_stem(self, folder: Path, stem: str, owner: Owner) -> CredentialKey:
+    def key_for_stem(self, folder: str, stem: str, owner: Owner) -> CredentialKey:
         """Return the key of the files with a stem."""
         ...
 
@@ -63,6 +63,10 @@ class FileKeyChanges:
     def __init__(self, store: KeyFiles) -> None:
         self._store = store
         self._root = str(store.root)
+        self.forget()
+
+    def forget(self) -> None:
+        """Let the next call of `poll` return all stored keys."""
         self._folders: dict[str, _Folder] = {}
         self._next_full_scan_at = 0.0
         # The keys that the next successful call returns: an earlier call may find some and then fail.
@@ -79,7 +83,7 @@ class FileKeyChanges:
             self._next_full_scan_at = time.monotonic() + FULL_SCAN_SECONDS
             for known_folder in self._folders.values():
                 known_folder.version = None
-        current_names = set[str]()
+        current_names, now_ns = set[str](), time.time_ns()
         for name, path, version in self._list_folders():
             current_names.add(name)
             folder = self._folders.get(name)
@@ -92,8 +96,7 @@ class FileKeyChanges:
                 folder.version = version
                 continue
             self._scan_folder(folder, path)
-            is_settled = time.time_ns() - max(version[:2]) > MTIME_RESOLUTION_NS
-            folder.version = version if is_settled else None
+            folder.version = version if is_settled(max(version[:2]), now_ns) else None
         for name in self._folders.keys() - current_names:
             self._changed.update(self._folders.pop(name).keys.values())
         changed, self._changed = self._changed, set[CredentialKey]()
@@ -123,7 +126,7 @@ class FileKeyChanges:
             if (previous_key := folder.keys.pop(stem, None)) is not None:
                 self._changed.add(previous_key)
             if stem in scan.stems_with_tokens:
-                key = folder.keys[stem] = self._store.key_for_stem(Path(path), stem, folder.owner)
+                key = folder.keys[stem] = self._store.key_for_stem(path, stem, folder.owner)
                 self._changed.add(key)
         folder.files = scan.files
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hermes_mcp_auth_remote.errors import LoginNotFound, StoreBusy, StoreCorrupt, StoreError
 from hermes_mcp_auth_remote.fork import reset_after_fork
-from hermes_mcp_auth_remote.hermes_home import MTIME_RESOLUTION_NS
+from hermes_mcp_auth_remote.hermes_home import is_settled
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.store.codec import decode_document, encode_document
 from hermes_mcp_auth_remote.store.files.lock import FileLock
@@ -154,12 +154,12 @@ class LoginFiles:
         UNKNOWN if the folder has just changed: a second change within one tick of the disk's clock would have
         the same time.
         """
+        now_ns = time.time_ns()
         try:
             changed_at_ns = self._folder.stat().st_mtime_ns
         except OSError:
             return Version("")
-        is_settled = time.time_ns() - changed_at_ns > MTIME_RESOLUTION_NS
-        return Version(f"{changed_at_ns:x}") if is_settled else UNKNOWN
+        return Version(f"{changed_at_ns:x}") if is_settled(changed_at_ns, now_ns) else UNKNOWN
 
     def glance(self, login_id: str) -> Version | Unknown | None:
         """Return the version of a login by one stat, None if there is no such login."""

@@ -23,13 +23,19 @@ COMMIT_RECORD = ".pending.tmp"
 OWNERS_FOLDER = "owners"
 
 _UNESCAPED_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
+_ESCAPED = [chr(byte) if byte in _UNESCAPED_BYTES else f"%{byte:02x}" for byte in range(256)]
 
 
 @lru_cache(maxsize=1024)
 def owner_folder(owner: str) -> str:
     """Return the folder name of an owner, unique also on a file system that ignores case."""
     data = owner.encode("utf-8", "surrogatepass")
-    return "".join(chr(byte) if byte in _UNESCAPED_BYTES else f"%{byte:02x}" for byte in data) or "%"
+    return "".join(map(_ESCAPED.__getitem__, data)) or "%"
+
+
+def folder_name_of(owner: str | None) -> str:
+    """Return the folder name of an owner; "" for the operator, whose files are beside the owners' folder."""
+    return "" if owner is None else owner_folder(owner)
 
 
 def owner_from_folder(folder: str) -> str | None:

@@ -133,7 +133,7 @@ class DiscordEnvironment:
 
     def waiting_login(self) -> Login:
         """Return the only waiting login."""
-        [login] = self.service.waiting_logins()
+        [login] = self.service.blocking.waiting_logins()
         self.logins_by_id[login.id] = login
         return login
 

@@ -58,7 +58,7 @@ def test_answer_in_channel_is_deleted_if_bot_may(env: DiscordEnvironment, *, may
         warning = env.wait_for_message(channel, ENGLISH.exposed_answer_title, ada)
         assert (ENGLISH.exposed_answer_delete_failed in warning.text) is not may_delete
         assert api.current(answer_message).deleted is may_delete
-        wait_until(lambda: env.service.login(first.id).status == "cancelled")
+        wait_until(lambda: env.service.blocking.login(first.id).status == "cancelled")
         env.wait_for_message(api.dm(ada), "Connect notes", ada)
     env.check_private(env.waiting_login())
 
@@ -72,7 +72,7 @@ def test_login_does_not_restart_if_direct_messages_are_closed(env: DiscordEnviro
         api.say(ada, env.channel, with_mention(env, env.approve_login()))
         warning = env.wait_for_message(env.channel, ENGLISH.exposed_answer_title, ada)
         assert ENGLISH.exposed_answer_without_login in warning.text
-        wait_until(lambda: env.service.waiting_logins() == [])
+        wait_until(lambda: env.service.blocking.waiting_logins() == [])
 
 
 def test_messages_without_mention_are_not_read_without_intent(env: DiscordEnvironment) -> None:
@@ -82,7 +82,7 @@ def test_messages_without_mention_are_not_read_without_intent(env: DiscordEnviro
         api.say(ada, env.channel, env.approve_login())
         # This reply shows that the bot has handled the earlier message.
         api.wait_for_response(api.slash(ada, env.channel, "connections"))
-        assert len(env.service.waiting_logins()) == 1
+        assert len(env.service.blocking.waiting_logins()) == 1
 
 
 @covers("discord-posted")
@@ -118,7 +118,7 @@ def test_handle_message_returns_whether_cog_claims_message(env: DiscordEnvironme
         answer = env.approve_login()
         assert not pass_message_to_cog(running_bot, env, ada, direct_channel, "hello there")
         assert not pass_message_to_cog(running_bot, env, env.bob, env.channel, "hello there")
-        assert len(env.service.waiting_logins()) == 1
+        assert len(env.service.blocking.waiting_logins()) == 1
         assert pass_message_to_cog(running_bot, env, ada, direct_channel, f"look: {answer}")
         env.wait_for_message(direct_channel, ENGLISH.answer_as_message_title, ada)
         # The cog also claims an answer that was already used.
@@ -136,4 +136,4 @@ def test_unknown_user_gets_no_reply_to_answer(env: DiscordEnvironment) -> None:
         assert [
             message for message in api.messages(api.dm(eve), seen_by=eve) if message.author == api.bot
         ] == []
-    assert len(env.service.waiting_logins()) == 1
+    assert len(env.service.blocking.waiting_logins()) == 1

@@ -113,7 +113,7 @@ def test_code_in_any_part_of_message_is_claimed(
         assert [text for text in host.unclaimed_texts if text != "wait"] == ["hello"]
         if "bot" not in sender_name:
             env.wait_for_message(channel, ENGLISH.exposed_answer_title, ada)
-            wait_until(lambda: env.service.login(first.id).status == "cancelled")
+            wait_until(lambda: env.service.blocking.login(first.id).status == "cancelled")
         else:
             assert env.waiting_login().id == first.id
 

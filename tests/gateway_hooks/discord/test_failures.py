@@ -99,7 +99,7 @@ def test_interaction_without_acknowledgement_starts_no_login(env: DiscordEnviron
         api.wait(lambda: any(call.status == 404 for call in api.calls))
         assert "Connect notes" in env.request_prompt(env.ada).text
     assert interaction.original is None
-    assert len(env.service.logins()) == 1
+    assert len(env.service.blocking.logins()) == 1
 
 
 def test_server_failure_is_shown_with_retry_button(env: DiscordEnvironment) -> None:
@@ -130,7 +130,7 @@ def test_rejected_edit_is_retried(env: DiscordEnvironment) -> None:
         prompt = env.request_prompt(ada)
         api.fail_next("PATCH", "/webhooks/", 400, {"message": "No", "code": 0})
         env.submit_answer(ada, prompt, env.approve_login())
-        wait_until(lambda: env.service.connection(env.server) is not None)
+        wait_until(lambda: env.service.blocking.connection(env.server) is not None)
         # The bot adds the delay to the clock's time, so the clock may move only then.
         wait_until(lambda: bool(running.cog.dispatcher.prompt_messages._retry_at))
         env.clock.now += 6

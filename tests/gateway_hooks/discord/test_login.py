@@ -52,7 +52,7 @@ def test_login_with_answer_in_modal(env: DiscordEnvironment) -> None:
         transcripts.append(env.visible_transcript(ada))
     assert not api.messages_containing(answer)
     assert [source for source in api.find(answer) if source != "gateway INTERACTION_CREATE"] == []
-    assert env.service.connection(env.server) is not None
+    assert env.service.blocking.connection(env.server) is not None
     env.check_private(login)
     compare_transcript("discord_paste", "\n--------\n\n".join(transcripts))
 
@@ -93,7 +93,7 @@ def test_login_switches_flow_and_is_cancelled(env: DiscordEnvironment) -> None:
         api.press(ada, prompt, "Try again")
         env.wait_for_text(prompt, "Connect notes")
         assert len(api.messages(env.channel, seen_by=ada)) == 1
-    assert len(env.service.waiting_logins()) == 1
+    assert len(env.service.blocking.waiting_logins()) == 1
 
 
 @covers("discord-story")
@@ -117,7 +117,7 @@ def test_connections_are_listed_and_disconnected(env: DiscordEnvironment) -> Non
         env.wait_for_text(confirmation, "other stays connected")
         transcripts.append(env.visible_transcript(ada))
     compare_transcript("discord_connections", "\n--------\n\n".join(transcripts))
-    assert env.service.connection(env.server) is None
+    assert env.service.blocking.connection(env.server) is None
 
 
 def test_server_is_chosen_from_list(env: DiscordEnvironment) -> None:

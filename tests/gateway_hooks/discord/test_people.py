@@ -10,7 +10,7 @@ from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.dialog.policy import AllowList
 from gateway_hooks.discord import Options
 from gateway_hooks.runtime.admission import Admission
-from hermes_mcp_auth_remote.store.files.people_file import PeopleFile
+from hermes_mcp_auth_remote.store.files.record_files import PeopleFile
 from tests.gateway_hooks.discord.environment import DiscordEnvironment
 from tests.parts.discord_api import Channel, User
 from tests.requirements import covers
@@ -33,7 +33,7 @@ def test_unknown_user_gets_id_once_and_starts_nothing(env: DiscordEnvironment) -
         second_interaction = api.slash(eve, env.channel, "connect", server="notes")
         # The bot sends no second reply. It ends the state "is thinking".
         api.wait(lambda: second_interaction.original is not None and second_interaction.original.deleted)
-    assert env.service.logins() == []
+    assert env.service.blocking.logins() == []
 
 
 @pytest.mark.parametrize("is_direct", [True, False])
@@ -90,8 +90,8 @@ def test_users_have_own_connections_if_per_user(env: DiscordEnvironment) -> None
         env.wait_for_text(prompt, "notes: connected")
         connections_message = env.api.wait_for_response(env.api.slash(env.bob, env.channel, "connections"))
         assert ENGLISH.status_not_connected in connections_message.text
-    assert env.service.connection(env.server) is None
-    assert env.service.connection(env.server, f"discord:{env.ada.id}") is not None
+    assert env.service.blocking.connection(env.server) is None
+    assert env.service.blocking.connection(env.server, f"discord:{env.ada.id}") is not None
 
 
 @covers("discord-people")

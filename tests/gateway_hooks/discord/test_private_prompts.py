@@ -50,7 +50,7 @@ def test_only_user_sees_prompt_and_qr_code(env: DiscordEnvironment) -> None:
         # Two users can log in at the same time.
         bob_prompt = env.request_prompt(env.bob)
         assert bob_prompt.ephemeral
-        assert len({login.origin.user_id for login in env.service.waiting_logins()}) == 2
+        assert len({login.origin.user_id for login in env.service.blocking.waiting_logins()}) == 2
 
 
 @covers("discord-elsewhere", "chat-asks")
@@ -199,7 +199,7 @@ def test_login_that_ended_without_bot_is_shown_in_direct_message(env: DiscordEnv
     env.clock.now += 6
     with env.running_bot():
         env.wait_for_message(api.dm(ada), "notes: connected", ada)
-    assert env.service.connection(env.server) is not None
+    assert env.service.blocking.connection(env.server) is not None
 
 
 @covers("discord-elsewhere", "begun-elsewhere")
@@ -218,4 +218,4 @@ def test_login_for_invalid_user_id_is_cancelled(env: DiscordEnvironment, user: s
     env.policy = AllowList(users=frozenset({user}))
     with env.running_bot() as running_bot:
         login = running_bot.call(env.service.start_login(env.server, Origin("discord", user_id=user)))
-        wait_until(lambda: env.service.login(login.id).status == "cancelled")
+        wait_until(lambda: env.service.blocking.login(login.id).status == "cancelled")

@@ -127,7 +127,7 @@ def test_removed_cog_leaves_no_tasks(env: DiscordEnvironment) -> None:
         running.call(running.bot.remove_cog("McpLogins"))
         assert running.cog._tasks == set()
         gate.open()
-    assert env.service.logins() == []
+    assert env.service.blocking.logins() == []
 
 
 def test_existing_command_name_raises(env: DiscordEnvironment) -> None:
@@ -177,4 +177,4 @@ def test_the_server_option_takes_an_address(env: DiscordEnvironment) -> None:
         assert ENGLISH.address_refused_title in refusal.text
         assert refusal.ephemeral
         assert api.messages(env.channel, seen_by=env.bob) == []
-    assert len(env.service.waiting_logins()) == 1
+    assert len(env.service.blocking.waiting_logins()) == 1

@@ -146,11 +146,11 @@ class TelegramEnvironment:
     @property
     def stored_keys(self) -> list[tuple[str, str | None]]:
         """Return the server name and the owner of each stored credential."""
-        keys = self.make_service().keys()
+        keys = self.make_service().blocking.keys()
         return [(key.server_name, key.owner) for key in keys]
 
     def waiting_login(self) -> Login:
-        (login,) = self.make_service().waiting_logins()
+        (login,) = self.make_service().blocking.waiting_logins()
         return login
 
     def bot_texts(self, chat: User | Chat) -> list[str]:

@@ -69,7 +69,9 @@ def test_too_long_retry_after_cancels_login(env: TelegramEnvironment, anna: User
         async with running_application(env, HostHandlers()):
             api.rate_limit(after, "sendMessage")
             api.say(anna, "/connect notes")
-            await wait_until(lambda: [login.status for login in env.make_service().logins()] == ["cancelled"])
+            await wait_until(
+                lambda: [login.status for login in env.make_service().blocking.logins()] == ["cancelled"]
+            )
             await env.request_prompt(anna)
 
     asyncio.run(request_login())
@@ -106,7 +108,7 @@ def test_lost_calls_are_retried(env: TelegramEnvironment, anna: User, failure: s
             lose_calls("editMessageText")
             api.say(anna, await env.approve_login(prompt))
             await env.wait_for_message(anna, "notes: connected")
-            await wait_until(lambda: env.make_service().login(login.id).message_ids == ())
+            await wait_until(lambda: env.make_service().blocking.login(login.id).message_ids == ())
         assert api.unknown_parameters == []
 
     asyncio.run(finish_login())

@@ -78,7 +78,7 @@ def test_long_url_is_in_text_or_separate_message(
             await api.until(lambda: any("(5 minutes)" in text for text in env.bot_texts(anna)))
             api.say(anna, await asyncio.to_thread(approve_login, env))
             await env.wait_for_message(anna, "notes: connected")
-            await wait_until(lambda: env.make_service().login(login.id).message_ids == ())
+            await wait_until(lambda: env.make_service().blocking.login(login.id).message_ids == ())
             await api.until(lambda: len(env.bot_texts(anna)) == 1)
         env.check_no_secrets(login)
         failed_descriptions = {call.description.partition(":")[2][:28] for call in api.calls if not call.ok}

@@ -69,7 +69,7 @@ def test_login_with_pasted_answer(env: TelegramEnvironment, anna: User) -> None:
             await env.wait_for_message(anna, "notes: connected")
             await api.until(lambda: len(api.deleted_messages(anna)) == 2)
             transcripts.append(api.transcript(anna))
-            assert service.connection(env.server) is not None
+            assert service.blocking.connection(env.server) is not None
             assert len(api.messages(anna)) == 2
             assert api.messages(anna)[-1].id == prompt.id, "the bot did not edit the prompt"
         env.check_no_secrets(login)
@@ -125,7 +125,7 @@ def test_switch_from_device_code_to_paste_and_back(env: TelegramEnvironment, ann
         env.check_no_secrets()
 
     asyncio.run(switch_flows())
-    assert env.make_service().waiting_logins() == []
+    assert env.make_service().blocking.waiting_logins() == []
 
 
 @covers("telegram-story")
@@ -243,7 +243,7 @@ def test_connections_are_listed_and_disconnected(env: TelegramEnvironment, anna:
         env.check_no_secrets()
 
     asyncio.run(connect_and_disconnect())
-    assert env.make_service().connection(env.server) is None
+    assert env.make_service().blocking.connection(env.server) is None
     # Text of other users is neither a mention nor a link.
     for message in [version for original in api.messages(anna) for version in api.versions(original)]:
         assert {entity.type for entity in message.entities} <= {"bold", "code", "bot_command", "url"}

@@ -100,7 +100,7 @@ def test_answer_in_group_restarts_login_in_private(
             assert ("please delete that message yourself" in warning.text) is not may_delete
             assert bool(api.deleted_messages(group)) is may_delete
             second_prompt = await env.wait_for_message(anna, "Connect notes")
-            assert env.make_service().login(login.id).status == "cancelled"
+            assert env.make_service().blocking.login(login.id).status == "cancelled"
             assert api.button_url(second_prompt, OPEN_BUTTON) != login.authorization_url
             api.say(anna, await env.approve_login(second_prompt))
             await env.wait_for_message(anna, "notes: connected")
@@ -158,7 +158,7 @@ def test_swapped_answers_of_two_users_finish_nothing(env: TelegramEnvironment, a
                 pasted = api.say(user, answer)
                 await env.wait_for_message(user, "Your answer did not complete the login to notes")
                 assert [message.id for message in api.deleted_messages(user)] == [pasted.id]
-            assert len(env.make_service().waiting_logins()) == 2
+            assert len(env.make_service().blocking.waiting_logins()) == 2
             assert env.demo.authorization_server.count_requests("token") == 0
             api.say(bob, bob_answer)
             await env.wait_for_message(bob, "notes: connected")
@@ -207,7 +207,7 @@ def test_unknown_user_gets_id_once_and_no_request_is_sent(env: TelegramEnvironme
 
     asyncio.run(send_commands())
     assert env.demo.authorization_server.requests == []
-    assert env.make_service().logins() == []
+    assert env.make_service().blocking.logins() == []
 
 
 @covers("telegram-people")

@@ -1,17 +1,15 @@
-"""The connection that stored credentials describe, and token revocation (RFC 7009)."""
+"""The connection that stored credentials describe, and when its user must be reminded."""
 
 from __future__ import annotations
 
-from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection
-from hermes_mcp_auth_remote.oauth.client import Signer
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
-from hermes_mcp_auth_remote.oauth.token import revocation_request
 from hermes_mcp_auth_remote.oauth.token_refusal import TokenRefusal
 from hermes_mcp_auth_remote.oauth.urls import host_of
-from hermes_mcp_auth_remote.oauth.wire import Exchange
+from hermes_mcp_auth_remote.status import remind_at
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
+from hermes_mcp_auth_remote.store.protocol import DueSession, Stored
 from hermes_mcp_auth_remote.values import CredentialKey
 
 
@@ -52,6 +50,22 @@ def connection_from_credentials(
         needed_scope=_needed_scope(binding, granted_scope),
         lacks_offline_access=_lacks_offline_access(credentials),
     )
+
+
+def due_session(
+    key: CredentialKey,
+    stored: Stored,
+    refresh_failure: RefreshFailure | None,
+) -> DueSession | None:
+    """Return when the user of a stored session must act, None if time alone never requires it.
+
+    A store calls it with each write, also of a refresh failure, because none of them may be missed.
+    """
+    if stored.version is None:
+        return None
+    connection = connection_from_credentials(key, "", stored.credentials, refresh_failure)
+    moment = remind_at(connection)
+    return None if moment is None else DueSession(key, stored.version, moment)
 
 
 def _lacks_offline_access(credentials: Credentials) -> bool:
@@ -105,32 +119,3 @@ def _refreshed_at(credentials: Credentials) -> float | None:
     obtained_at = tokens.obtained_at if tokens.expires_at is not None else None
     is_later = obtained_at is not None and last_known_at is not None and obtained_at > last_known_at + 1
     return obtained_at if is_later else recorded_at
-
-
-def revoke_tokens(credentials: Credentials, sign: Signer | None = None) -> Exchange[bool]:
-    """Revoke the refresh token, then the access token (RFC 7009 §2.1); True if that ended the session.
-
-    Raises nothing if the authorization server is unreachable or has no revocation endpoint. Some servers
-    cannot revoke access tokens, so the result is that of the refresh token if there is one.
-    """
-    client, authorization_server, tokens = (
-        credentials.client,
-        credentials.authorization_server,
-        credentials.tokens,
-    )
-    if client is None or authorization_server is None or tokens is None:
-        return False
-    outcomes: list[bool] = []
-    for token, hint in ((tokens.refresh_token, "refresh_token"), (tokens.access_token, "access_token")):
-        try:
-            request = (
-                revocation_request(authorization_server, client, token, hint, sign=sign)
-                if token is not None
-                else None
-            )
-            if request is not None:
-                response = yield request
-                outcomes.append(response.ok)
-        except McpAuthError:
-            outcomes.append(False)
-    return bool(outcomes) and outcomes[0]

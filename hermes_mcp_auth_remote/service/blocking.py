@@ -1,0 +1,120 @@
+"""What is stored, for callers that may block: the command line, and functions that run in threads.
+
+An event loop must not call these methods: a store may take long, such as a database that is far away. The
+methods of `AuthService` with the same names are for event loops.
+"""
+
+from __future__ import annotations
+
+from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.oauth.urls import canonical_resource
+from hermes_mcp_auth_remote.service.complete_login import LoginCompletion
+from hermes_mcp_auth_remote.service.dependencies import Dependencies
+from hermes_mcp_auth_remote.service.redirect_uris import redirect_uri_for
+from hermes_mcp_auth_remote.store.connection import connection_from_credentials
+from hermes_mcp_auth_remote.store.credentials import Credentials
+from hermes_mcp_auth_remote.store.protocol import ANY, AnyValue, DueSession, NoticeStore, PeopleStore
+from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
+from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
+
+
+@with_hidden_locals
+class BlockingReader:
+    """Reads the store of a service in the caller's thread. Any thread may use it (`AuthService.blocking`)."""
+
+    def __init__(self, deps: Dependencies, completion: LoginCompletion) -> None:
+        self._deps = deps
+        self._completion = completion
+
+    def login(self, login_id: str) -> Login:
+        """Return the current state of a login; raises LoginNotFound, StoreError."""
+        return self._completion.get(login_id)
+
+    def logins(self) -> list[Login]:
+        """List the stored logins in the order of their start, and mark those that have expired.
+
+        Reads only the records that have changed since the last call. Starting a login removes the logins that
+        expired over an hour ago.
+        """
+        return [self._completion.with_expiry(login) for login in self._deps.store.logins.list_all()]
+
+    def waiting_logins(self) -> list[Login]:
+        """List the logins that wait for a user, in the order of their start."""
+        return [login for login in self.logins() if login.status == "waiting"]
+
+    def unanswered_login(self, server: Server, owner: Owner = None) -> Login | None:
+        """Return the last login of a server and owner if it ended without a response from the provider.
+
+        If there is such a login, the next login registers another client. Raises StoreError.
+        """
+        from hermes_mcp_auth_remote.service.start_login import unanswered_login  # noqa: PLC0415
+
+        key, store = CredentialKey(server.name, owner), self._deps.store
+        credentials = store.read(key).credentials
+        return unanswered_login(store.logins.list_all(), key, credentials, self._deps.login_time)
+
+    def connection(self, server: Server, owner: Owner = None) -> Connection | None:
+        """Return the connection of a server and owner, or None if no token is stored. Raises StoreError."""
+        key = CredentialKey(server.name, owner)
+        stored = self._deps.store.read(key).credentials
+        if stored.tokens is None:
+            return None
+        failure = self._deps.store.refresh_failures.read(key, stored.tokens)
+        refusal = self._deps.store.token_refusals.read(key, stored.tokens)
+        return connection_from_credentials(key, server.url, stored, failure, refusal)
+
+    def read_credentials(self, server: Server, owner: Owner = None) -> Credentials:
+        """Return the stored credentials of a server and owner, secrets included; raises StoreError."""
+        return self._deps.store.read(CredentialKey(server.name, owner)).credentials
+
+    def redirect_uri(self, server: Server, owner: Owner = None) -> str:
+        """Return the redirect URI that a login of this server should use; the caller may listen on it."""
+        return redirect_uri_for(server, self.read_credentials(server, owner).client, self._deps.entropy)
+
+    def is_cimd_disabled(self, server: Server, owner: Owner = None) -> bool:
+        """True if the authorization server has rejected our metadata document (CIMD); raises StoreError."""
+        return self._deps.store.is_cimd_disabled(CredentialKey(server.name, owner))
+
+    def save_config_identity(self, server: Server, owner: Owner = None) -> None:
+        """Record which config.yaml and .env define the server, for the fast path of the `token` command.
+
+        Does nothing if they are recorded already, or if another process holds the lease. Raises StoreError.
+        """
+        key, store = CredentialKey(server.name, owner), self._deps.store
+        binding = store.read(key).credentials.binding
+        if server.config_files is None or binding is None or binding.config_files == server.config_files:
+            return
+        if canonical_resource(binding.server_url) != canonical_resource(server.url):
+            return
+        if (lease := store.try_lease(key)) is not None:
+            try:
+                store.save_config_identity(key, binding.server_url, server.config_files)
+            finally:
+                lease.release()
+
+    def keys(self, owner: Owner | AnyValue = ANY) -> list[CredentialKey]:
+        """List every server and owner with stored tokens, or those of one owner; raises StoreError."""
+        store, keys = self._deps.store, list[CredentialKey]()
+        while page := store.list_summaries(owner, keys[-1] if keys else None):
+            keys += [summary.key for summary in page]
+        return keys
+
+    def due_sessions(self, now: float) -> list[DueSession]:
+        """List the sessions whose users must act at `now` (epoch seconds), the longest due first.
+
+        Some may be of servers that need no user. Raises StoreError.
+        """
+        store, sessions = self._deps.store, list[DueSession]()
+        while page := store.list_due(now, sessions[-1] if sessions else None):
+            sessions += page
+        return sessions
+
+    @property
+    def people(self) -> PeopleStore:
+        """The users that administrators have admitted in a chat."""
+        return self._deps.store.people
+
+    @property
+    def notices(self) -> NoticeStore:
+        """The notices to chat users that a session needs a login."""
+        return self._deps.store.notices
