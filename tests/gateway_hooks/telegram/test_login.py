@@ -298,6 +298,6 @@ def test_an_address_means_a_configured_server_or_is_checked(env: TelegramEnviron
             refusal = await env.wait_for_message(anna, ENGLISH.address_refused_title)
             assert "user information" in refusal.text
         assert "hunter2" not in "\n".join(message.text for message in env.api.messages(anna))
-        assert [login.key.server_name for login in env.make_service().waiting_logins()] == ["ping"]
+        assert [login.key.server_name for login in env.make_service().blocking.waiting_logins()] == ["ping"]
 
     asyncio.run(send_addresses())
