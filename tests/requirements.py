@@ -110,6 +110,11 @@ REQUIREMENTS = (
         "quirk 19",
     ),
     Requirement(
+        "as-several",
+        "Of several authorization servers, a login uses one that accepts this client.",
+        "quirk 60",
+    ),
+    Requirement(
         "cimd-flag",
         "A client metadata document is used only if the server advertises support for it.",
         "quirk 20",
@@ -679,6 +684,9 @@ REQUIREMENTS = (
         "this package",
     ),
     Requirement(
+        "dependencies", "No version with a known vulnerability is admitted or pinned.", "pyproject.toml"
+    ),
+    Requirement(
         "bot-proxy",
         "Bots use the environment's proxy; plain http to another machine needs the operator's consent.",
         "this package",
@@ -979,6 +987,9 @@ REQUIREMENTS = (
     Requirement("hermes-profiles", "Each Hermes profile has its own logins and tools.", "this package"),
     Requirement(
         "hermes-layouts", "The plugin works with Hermes 0.19 and the layout of 0.21.", "this package"
+    ),
+    Requirement(
+        "hermes-docs", "The commands of docs/hermes.md work exactly as they are printed.", "docs/hermes.md"
     ),
     Requirement(
         "hermes-doctor", "`doctor --hermes` says what is wrong and names one remedy.", "this package"

@@ -17,6 +17,7 @@ from hermes_mcp_auth_remote.oauth.authorization import check_pkce, select_scope
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.client import (
     Client,
+    can_request_scope,
     can_use_code_flow,
     configured_client,
     manual_redirect_uri,
@@ -142,10 +143,12 @@ def select_client(
         previous_login, authorization_server, redirect_uri, now
     )
     previous_client = previous_login.client if reusable else None
+    scope = scope_for_login(server, discovery_result, previous_login)
     if previous_client is not None:
         can_use_flow = can_use_device_flow if is_device_flow else can_use_code_flow
-        # The server would refuse a client that is registered for the other flow (quirk 23).
-        previous_client = previous_client if can_use_flow(previous_client) else None
+        # Otherwise the server would refuse the request (quirks 23, 66).
+        is_usable = can_use_flow(previous_client) and can_request_scope(previous_client, scope)
+        previous_client = previous_client if is_usable else None
     if previous_client is not None:
         return previous_client, True
     client = yield from create_client(
@@ -153,7 +156,7 @@ def select_client(
         authorization_server,
         previous_login,
         redirect_uri,
-        scope_for_login(server, discovery_result, previous_login),
+        scope,
         for_device_flow=is_device_flow,
     )
     return client, False

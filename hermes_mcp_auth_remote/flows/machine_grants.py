@@ -84,6 +84,7 @@ def obtain_tokens(
         trusted_issuers=options.trusted_issuers,
         configured_issuer=options.authorization_server,
         preferred_issuer=previous_login.issuer if previous_login else None,
+        configured_resource=options.resource or None,
     )
     authorization_server = discovery.authorization_server
     client = _configured_client(server, authorization_server, previous_login, inputs.sign)

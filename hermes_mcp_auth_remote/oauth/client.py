@@ -30,6 +30,7 @@ from hermes_mcp_auth_remote.oauth.wire import (
     Request,
     Response,
     format_scope,
+    parse_scope,
     parse_seconds,
     post_json,
     read_json_object,
@@ -50,6 +51,8 @@ CODE_GRANTS = ("authorization_code", "refresh_token")
 CONFIGURED_CLIENT_PORT = 52765
 # This program's own member of a client document. Other readers ignore unknown members.
 _DEVICE_ONLY_MEMBER = "hermes_mcp_auth_device_only"
+# The scope of the registration request, if the server registered less.
+_REQUESTED_SCOPE_MEMBER = "hermes_mcp_auth_requested_scope"
 _SECRET_METHODS = frozenset({"client_secret_basic", "client_secret_post"})
 CLIENT_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
@@ -64,6 +67,7 @@ _KEPT_MEMBERS = (
     "registration_access_token",
     "token_endpoint_auth_method",
     _DEVICE_ONLY_MEMBER,
+    _REQUESTED_SCOPE_MEMBER,
     "application_type",
     "grant_types",
     "response_types",
@@ -204,6 +208,7 @@ def read_registration_response(
     *,
     grant_types: Sequence[str] = CODE_GRANTS,
     requested_auth_method: str | None = None,
+    requested_scope: Iterable[str] = (),
     manual_redirect_uri: str | None = None,
 ) -> Client:
     """Read a registration response; raises RegistrationError or MalformedResponse.
@@ -235,11 +240,14 @@ def read_registration_response(
     # Hermes's own reader requires these members even if the server omits them. Store only the requested
     # redirect URI, because a later login listens on it.
     grants = string_list(document, "grant_types") or grant_types
-    required_members = {
+    required_members: dict[str, object] = {
         "redirect_uris": [redirect_uri],
         "grant_types": list(grants),
         **({_DEVICE_ONLY_MEMBER: True} if tuple(grant_types) == (DEVICE_GRANT,) else {}),
     }
+    requested_scope, registered_scope = frozenset(requested_scope), string_member(document, "scope")
+    if registered_scope is not None and not requested_scope <= parse_scope(registered_scope):
+        required_members[_REQUESTED_SCOPE_MEMBER] = format_scope(requested_scope)
     return replace(client_from_document({**document, **required_members}), is_registered=True)
 
 
@@ -349,6 +357,7 @@ def register_client(
             attempted_redirect_uri,
             grant_types=grant_types,
             requested_auth_method=auth_method,
+            requested_scope=scope,
             manual_redirect_uri=manual_redirect_uri,
         )
 
@@ -379,6 +388,19 @@ def register_client(
 def can_use_code_flow(client: Client) -> bool:
     """True unless this package registered the client for the device grant alone (quirk 58)."""
     return client.document.get(_DEVICE_ONLY_MEMBER) is not True
+
+
+def can_request_scope(client: Client, scope: frozenset[str] | None) -> bool:
+    """True unless the server registered this client for less than the scope (RFC 7591 section 2).
+
+    It refuses such a request, for example that of a step-up (quirk 66). A scope that the registration has
+    requested in vain is no reason to register again.
+    """
+    registered_scope = string_member(client.document, "scope")
+    requested_scope = string_member(client.document, _REQUESTED_SCOPE_MEMBER) or ""
+    if registered_scope is None:
+        return True
+    return (scope or frozenset()) <= parse_scope(registered_scope) | parse_scope(requested_scope)
 
 
 def _swap_loopback_host(redirect_uri: str) -> str | None:

@@ -191,13 +191,17 @@ class AuthService:
     ) -> Connection:
         """Complete a login with a pasted or received redirect URL (untrusted text); return the connection.
 
-        `is_pasted` is False if a loopback listener received the URL. If the user pasted an error of the
-        provider, the login may continue with another link: call `login` after a PasteRefused to get it.
+        `is_pasted` is False if a listener received the URL from a browser: then it is taken exactly as it is.
+        If the user pasted an error of the provider, the login may continue with another link: call `login`
+        after a PasteRefused to get it.
 
         Raises PasteRefused if the login still waits, or a LoginError, ServerError or NetworkError if it has
         failed. The credentials of an earlier login stay unless new ones replace them.
         """
         text = as_secret(text)
+        if not is_pasted:
+            # RFC 3986 appendix C: the brackets delimit the address, so its end is certain.
+            text = Secret(f"<{text.reveal()}>")
         login = await self._logins.get(login_id)
         server = self._servers.server_of(login)
         credentials = await self._logins.complete_login(login_id, text, origin, server, is_pasted=is_pasted)
@@ -269,6 +273,7 @@ class AuthService:
             Challenge(),
             trusted_issuers=options.trusted_issuers,
             configured_issuer=options.authorization_server,
+            configured_resource=options.resource or None,
         )
         return await self._deps.run_exchange(discovery, server)
 

@@ -47,7 +47,7 @@ class BlockingReader:
 
         If there is such a login, the next login registers another client. Raises StoreError.
         """
-        from hermes_mcp_auth_remote.service.start_login import unanswered_login  # noqa: PLC0415
+        from hermes_mcp_auth_remote.service.unanswered_logins import unanswered_login  # noqa: PLC0415
 
         key, store = CredentialKey(server.name, owner), self._deps.store
         credentials = store.read(key).credentials

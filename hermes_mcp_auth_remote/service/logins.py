@@ -99,7 +99,13 @@ class Logins:
         """Return a new login that is not stored yet; raises as `start_login` does."""
         # Imported with the first login: most processes have tokens, and a bot must start quickly.
         from hermes_mcp_auth_remote.service.start_login import start_login  # noqa: PLC0415
+        from hermes_mcp_auth_remote.service.unanswered_logins import (  # noqa: PLC0415
+            save_unanswered_clients,
+        )
 
+        if self._is_purge_due(self._deps.clock()):
+            # `add_login` removes the records. Its caller may hold the lease that this needs.
+            await save_unanswered_clients(self._deps)
         return await start_login(
             self._deps, server, key, origin, redirect_uri=redirect_uri, challenge=challenge, flow=flow
         )
@@ -107,6 +113,10 @@ class Logins:
     async def add_login(self, login: Login) -> Login:
         """Store a login that `prepare_login` has returned, and return it; raises StoreError."""
         return await run_undoable_file_work(self._add_login, self._cancel_unseen, login)
+
+    def _is_purge_due(self, now: float) -> bool:
+        # A purge reads all logins, so concurrent starts do not repeat it.
+        return not self._purged_at <= now < self._purged_at + PURGE_INTERVAL_SECONDS
 
     async def switch_flow(self, login_id: str, flow: Flow, server: Server) -> Login:
         """Switch a waiting login to another flow or to a new device code, and return it.
@@ -149,11 +159,9 @@ class Logins:
         self._deps.store.logins.change(change.after.id, apply_undo)
 
     def _add_login(self, login: Login) -> Login:
-        now = login.started_at
-        # This reads all logins, so concurrent starts do not repeat it.
-        if not self._purged_at <= now < self._purged_at + PURGE_INTERVAL_SECONDS:
-            self._deps.store.logins.remove_expired(now)
-            self._purged_at = now
+        if self._is_purge_due(login.started_at):
+            self._deps.store.logins.remove_expired(login.started_at)
+            self._purged_at = login.started_at
         self._deps.store.logins.add(login)
         return login
 

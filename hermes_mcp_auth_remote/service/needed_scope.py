@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 
-from hermes_mcp_auth_remote.errors import StoreError
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
+from hermes_mcp_auth_remote.service.binding_changes import change_binding
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
-from hermes_mcp_auth_remote.service.leases import acquire_lease
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials, infer_binding
-from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import CredentialKey, Server
 
 # A server that demands another scope at each call must not make the record grow.
@@ -24,7 +21,7 @@ async def save_needed_scope(
 
     A login of any process then requests it (quirk 65).
     """
-    demanded_scope, store = challenge.scope or frozenset[str](), deps.store
+    demanded_scope = challenge.scope or frozenset[str]()
 
     def changed_binding(credentials: Credentials) -> Binding | None:
         if credentials.tokens is None:
@@ -38,18 +35,4 @@ async def save_needed_scope(
             scope = frozenset(sorted(demanded_scope)[:MAX_NEEDED_SCOPES])
         return replace(binding, needed_scope=scope)
 
-    def is_known() -> bool:
-        return changed_binding(store.read(key).credentials) is None
-
-    def save() -> None:
-        # Read again under the lease: a refresh may have written another binding.
-        stored = store.read(key)
-        binding = changed_binding(stored.credentials)
-        if binding is not None:
-            store.save_binding(key, binding, expect=stored.version)
-
-    with suppress(StoreError):
-        if await run_file_work(is_known):
-            return
-        async with acquire_lease(store, key, deps.limits.due_lock_seconds, in_flight=False):
-            await run_file_work(save)
+    await change_binding(deps, key, changed_binding)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from hermes_mcp_auth_remote.errors import ConfigError, LoginError, ProviderErrorPasted, TimedOut
+from hermes_mcp_auth_remote.errors import ConfigError, ProviderErrorPasted, TimedOut
 from hermes_mcp_auth_remote.flows.client_selection import PreviousLogin, discover_and_register
 from hermes_mcp_auth_remote.flows.discovery import run_discovery
 from hermes_mcp_auth_remote.flows.login_preparation import (
@@ -19,10 +19,8 @@ from hermes_mcp_auth_remote.flows.login_preparation import (
     prepare_switch,
 )
 from hermes_mcp_auth_remote.login import (
-    MAX_PASTE_ATTEMPTS,
     Login,
     apply_event,
-    is_expired,
     new_login_id,
 )
 from hermes_mcp_auth_remote.oauth.authorization import CODE_VERIFIER_BYTES, STATE_BYTES
@@ -34,6 +32,7 @@ from hermes_mcp_auth_remote.oauth.urls import host_of
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
 from hermes_mcp_auth_remote.service.redirect_uris import redirect_uri_for
 from hermes_mcp_auth_remote.service.shared_discovery import DiscoveryKey
+from hermes_mcp_auth_remote.service.unanswered_logins import save_replacement, unanswered_login
 from hermes_mcp_auth_remote.signing import can_sign, check_can_sign
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.threads import run_file_work
@@ -103,6 +102,8 @@ async def start_login(
         deps.run_exchange, discovery_key, discover, lambda result: prepare(discovery_result=result)
     )
     prepared = await _with_time_limit(preparation, server)
+    if previous_login.was_unanswered:
+        await save_replacement(deps, key, server.url, prepared.request.client)
     now = deps.clock()
     poll_state, expires_at = _polling_and_expiry(prepared, server, started_at, now)
     granted_scope = stored.tokens.scope if stored.tokens and stored.tokens.scope else frozenset[str]()
@@ -137,14 +138,16 @@ async def retry_login(
     """
     request, is_unknown_client = login.request, error.error in UNKNOWN_CLIENT_ERRORS
     can_register = is_unknown_client and request.client.is_registered
+    scope, options = request.scope, server.options
     # A configured scope is the operator's decision.
-    can_reduce_scope = error.error == "invalid_scope" and bool(request.scope) and not server.options.scope
-    if error.error in login.retried_errors or not (can_register or can_reduce_scope):
-        return None
-    scope = request.scope
+    can_reduce_scope = error.error == "invalid_scope" and bool(scope) and not options.scope
     if can_reduce_scope and scope is not None:
         # If the server does not say which scope it refuses, request none.
         scope = scope - (error.refused_scope or scope) or None
+        # Without `scope`, the server grants its default, which may be wider than the cap.
+        can_reduce_scope = scope is not None or options.scope_cap is None
+    if error.error in login.retried_errors or not (can_register or can_reduce_scope):
+        return None
     sign = await run_file_work(deps.signer_for, server)
     exchange = prepare_retry(
         server,
@@ -155,6 +158,8 @@ async def retry_login(
         sign=sign,
     )
     prepared = await _with_time_limit(deps.run_exchange(exchange, server), server)
+    if can_register:
+        await save_replacement(deps, login.key, server.url, prepared.request.client)
     now = deps.clock()
     _, expires_at = _polling_and_expiry(prepared, server, now, now)
     return replace(
@@ -287,48 +292,7 @@ def previous_login_of(
         is_cimd_disabled=is_cimd_disabled,
         needed_scope=binding.needed_scope if binding else None,
     )
-    if unanswered_login is None:
-        return previous_login
-    if unanswered_login.is_client_reused:
-        return replace(previous_login, was_unanswered=True)
-    # That login registered another client already: register no more than one (quirk 49).
-    return replace(previous_login, client=unanswered_login.request.client)
-
-
-def unanswered_login(
-    logins: Sequence[Login],
-    key: CredentialKey,
-    credentials: Credentials,
-    login_time: Callable[[Login], float],
-) -> Login | None:
-    """Return the last login of this key if it ended without a response from the provider, else None.
-
-    `logins` are in the order of their start; `login_time` returns the current time by the clock of a login.
-    """
-    if credentials.client is None or not credentials.client.is_registered:
-        return None
-    ended = [
-        login
-        for login in logins
-        if login.key == key and (login.is_over or is_expired(login, login_time(login)))
-    ]
-    # Logins that started at the same time have no order. Prefer one that reused the stored client.
-    last = [login for login in ended if login.started_at == ended[-1].started_at]
-    last.sort(key=lambda login: not login.is_client_reused)
-    return next((login for login in last if is_unanswered(login, credentials)), None)
-
-
-def is_unanswered(login: Login, credentials: Credentials) -> bool:
-    """True if a login at the stored issuer is over and got no response from the provider."""
-    client, authorization_server = login.request.client, credentials.authorization_server
-    is_same_issuer = authorization_server is not None and authorization_server.issuer == login.request.issuer
-    # The record of a login that is over has no secrets, so its own client may be unusable.
-    is_usable = client.client_secret is None
-    if login.is_client_reused:
-        is_usable = credentials.client is not None and client.client_id == credentials.client.client_id
-    if login.poll_state is not None or not (client.is_registered and is_same_issuer and is_usable):
-        return False
-    if login.status == "failed":
-        # The user pasted only wrong addresses.
-        return login.failure_code == LoginError.code and login.paste_attempts >= MAX_PASTE_ATTEMPTS
-    return login.status in {"waiting", "expired", "cancelled"}
+    mark = credentials.unanswered_client
+    if mark is not None and mark.replacement is not None:
+        return replace(previous_login, client=mark.replacement)
+    return replace(previous_login, was_unanswered=mark is not None or unanswered_login is not None)

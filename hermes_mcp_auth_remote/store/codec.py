@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import cast
 
@@ -25,7 +26,7 @@ from hermes_mcp_auth_remote.oauth.wire import (
     string_member,
 )
 from hermes_mcp_auth_remote.store import MAX_FILE_BYTES
-from hermes_mcp_auth_remote.store.credentials import Binding
+from hermes_mcp_auth_remote.store.credentials import Binding, UnansweredClient
 from hermes_mcp_auth_remote.store.json_fields import FORMAT_VERSION, DocumentReader
 from hermes_mcp_auth_remote.values import Secret
 
@@ -40,6 +41,9 @@ _NEEDED_SCOPE_MEMBER = "needed_scope"
 
 # A member of a binding and of a login, which earlier versions do not write.
 PUBLIC_ONLY_MEMBER = "public_only"
+
+# A member of a binding, which earlier versions do not write: a client that the server may have forgotten.
+_UNANSWERED_CLIENT_MEMBER = "unanswered_client"
 
 # A member of a binding: the previous binding, until the tokens of the new binding are on disk.
 PREVIOUS_BINDING_MEMBER = "before"
@@ -233,7 +237,30 @@ def binding_document(
         document = {**document, _NEEDED_SCOPE_MEMBER: sorted(binding.needed_scope)}
     if binding.is_public_only:
         document = {**document, PUBLIC_ONLY_MEMBER: True}
+    if binding.unanswered_client is not None:
+        document = {**document, _UNANSWERED_CLIENT_MEMBER: _unanswered_document(binding.unanswered_client)}
     return document if previous_binding is None else {**document, PREVIOUS_BINDING_MEMBER: previous_binding}
+
+
+def _unanswered_document(unanswered_client: UnansweredClient) -> Document:
+    replacement = unanswered_client.replacement
+    return {
+        "client_id": unanswered_client.client_id,
+        "replacement": None if replacement is None else client_document(replacement),
+    }
+
+
+def _read_unanswered_client(value: object, path: str) -> UnansweredClient | None:
+    """Read the mark of an unanswered client. An invalid one costs a registration, not the session."""
+    document: Document = cast("Document", value) if isinstance(value, dict) else dict[str, object]()
+    client_id, replacement = string_member(document, "client_id"), document.get("replacement")
+    if client_id is None:
+        return None
+    client = None
+    if isinstance(replacement, dict):
+        with suppress(StoreCorrupt):
+            client = read_client(cast("Document", replacement), path)
+    return UnansweredClient(client_id, client)
 
 
 def binding_for(document: Document, tokens: Tokens | None) -> Document:
@@ -289,4 +316,5 @@ def read_binding(document: Document, tokens: Tokens | None, path: str) -> Bindin
         config_files=config_files if isinstance(config_files, str) else None,
         needed_scope=reader.optional_string_set(_NEEDED_SCOPE_MEMBER),
         is_public_only=document.get(PUBLIC_ONLY_MEMBER) is True,
+        unanswered_client=_read_unanswered_client(document.get(_UNANSWERED_CLIENT_MEMBER), path),
     )

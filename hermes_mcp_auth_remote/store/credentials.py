@@ -13,6 +13,17 @@ from hermes_mcp_auth_remote.values import Secret
 
 
 @dataclass(frozen=True, slots=True)
+class UnansweredClient:
+    """A stored client that the server may have forgotten: a login with it got no response (quirk 49).
+
+    `replacement` is the client that a later login registered instead, None if there was no later login.
+    """
+
+    client_id: str
+    replacement: Client | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Binding:
     """Facts about tokens that Hermes's files do not contain. Times are in epoch seconds.
 
@@ -22,6 +33,7 @@ class Binding:
     or if the URL also depends on environment variables. `needed_scope` is the scope that the server has
     demanded by `insufficient_scope` since the login. It is empty if the server named no scope, and None if
     there was no such challenge. `is_public_only` is that of the server (`values.Server`).
+    `unanswered_client` is set after a login that reused a client and got no response.
     """
 
     server_name: str
@@ -38,6 +50,7 @@ class Binding:
     config_files: str | None = None
     needed_scope: frozenset[str] | None = None
     is_public_only: bool = False
+    unanswered_client: UnansweredClient | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +67,13 @@ class Credentials:
     authorization_server: AuthorizationServer | None = None
     binding: Binding | None = None
     proof_key: Secret | None = None
+
+    @property
+    def unanswered_client(self) -> UnansweredClient | None:
+        """The mark of the binding if it is about the stored client; else None."""
+        mark = self.binding.unanswered_client if self.binding else None
+        is_stored_client = mark and self.client and mark.client_id == self.client.client_id
+        return mark if is_stored_client else None
 
 
 def reconcile(credentials: Credentials, *, matches_tokens: bool) -> Credentials:

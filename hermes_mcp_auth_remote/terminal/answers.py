@@ -240,9 +240,8 @@ class LoginAnswers:
         # Any web page and any local process can send requests, so do not show or store every one of them.
         if login is not None and not self._is_over and not self._is_expected_redirect(login, url):
             return self._refuse_request()
-        # RFC 3986 appendix C: the brackets delimit the address, so its end is certain.
         with self._printing():
-            error = await self._submit_answer(Secret(f"<{url.reveal()}>"), is_pasted=False)
+            error = await self._submit_answer(url, is_pasted=False)
         rows = () if login is None else (("Server", login.key.server_name),)
         if error is None:
             return Page(

@@ -1,7 +1,8 @@
 // The certified oidc-provider on a free loopback port, for tests/parts/oidc_provider.py.
 //
 // Options come as one JSON line on stdin; one JSON line on stdout says that it listens; it ends when stdin
-// closes, so that it never outlives the test, however the test ended.
+// closes, so that it never outlives the test, however the test ended. Each further line on stdin makes it forget
+// the registered clients; a line on stdout says that it has.
 import { readFileSync } from 'node:fs';
 import { createServer as createHttp } from 'node:http';
 import { createServer as createHttps } from 'node:https';
@@ -85,6 +86,13 @@ for (const event of [
     console.error(event, error.error ?? error.stack, error.error_description ?? '', error.error_detail ?? '');
   });
 }
+
+const registeredIds = [];
+provider.on('registration_create.success', (ctx, client) => registeredIds.push(client.clientId));
+lines.on('line', async () => {
+  await Promise.all(registeredIds.splice(0).map((id) => provider.Client.adapter.destroy(id)));
+  console.log('forgotten');
+});
 
 const answer = provider.callback();
 server.on('request', (request, response) => {

@@ -74,7 +74,18 @@ class OidcProvider:
     introspector: Introspector
     certificates: Certificates | None
     log_file: Path
-    pid: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def forget_clients(self) -> None:
+        """Delete all registered clients, as servers do after a while or after an update."""
+        assert self.process.stdin
+        self.process.stdin.write(b"forget\n")
+        self.process.stdin.flush()
+        assert _read_line(self.process) == b"forgotten\n"
 
     @property
     def ca_file(self) -> Path | None:
@@ -115,7 +126,7 @@ def run_oidc_provider(options: OidcOptions | None = None) -> Iterator[OidcProvid
             issuer, port = _send_options(
                 process, _options_json(options, introspector, certificates), log_file
             )
-            yield OidcProvider(issuer, port, options, introspector, certificates, log_file, process.pid)
+            yield OidcProvider(issuer, port, options, introspector, certificates, log_file, process)
         except BaseException:
             # pytest shows captured output only if the test fails.
             print(f"--- oidc-provider\n{log_file.read_text('utf-8', 'replace')}", file=sys.stderr)
@@ -150,15 +161,20 @@ def _options_json(
 
 def _send_options(process: subprocess.Popen[bytes], options_json: bytes, log_file: Path) -> tuple[str, int]:
     assert process.stdin
-    assert process.stdout
     process.stdin.write(options_json)
     process.stdin.flush()
-    readable, _, _ = select.select([process.stdout], [], [], START_SECONDS)
-    ready_line = process.stdout.readline() if readable else b""
+    ready_line = _read_line(process)
     if not ready_line:
         raise AssertionError(f"oidc-provider did not start: {log_file.read_text('utf-8', 'replace')}")
     document = json.loads(ready_line)
     return str(document["issuer"]), int(document["port"])
+
+
+def _read_line(process: subprocess.Popen[bytes]) -> bytes:
+    """Read a line of the provider; b"" if there is none in time."""
+    assert process.stdout
+    readable, _, _ = select.select([process.stdout], [], [], START_SECONDS)
+    return process.stdout.readline() if readable else b""
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

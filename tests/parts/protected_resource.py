@@ -48,6 +48,8 @@ class ProtectedResource:
     app: ASGIApp | None = None
     statuses: list[int] = field(default_factory=list[int])
     keys: jwt.PyJWKSet | None = None
+    # Members of the metadata that differ from the right ones.
+    metadata_overrides: Claims = field(default_factory=dict[str, object])
 
     @property
     def url(self) -> str:
@@ -77,7 +79,7 @@ class ProtectedResource:
         }
         if self.scopes_supported is not None:
             document["scopes_supported"] = list(self.scopes_supported)
-        return document
+        return {**document, **self.metadata_overrides}
 
     async def _check_token(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = _bearer_token(scope)

@@ -1,4 +1,4 @@
-"""Quirks 49 to 65: deviations of fifteen authorization servers."""
+"""Quirks 49 to 66: deviations of fifteen authorization servers."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Secret
 from tests.parts.authorization_server import Behaviour, serve_demo
 from tests.quirks.harness import QuirkHarness, quirk_case
+from tests.service.helpers import TERMINAL
 
 SECRET = "s3cret-of-a-public-client"
 
@@ -126,6 +127,35 @@ def forgotten_late(harness: QuirkHarness) -> None:
     assert third.request.client.client_id == second.request.client.client_id
     assert len(harness.requests_of("registration")) == count + 2
     harness.complete_login(third)
+
+    # The same the next day, when the records of ended logins are removed.
+    ignored = harness.start_login()
+    purge_login_records(harness)
+    replacement = harness.start_login()
+    assert replacement.request.client.client_id != ignored.request.client.client_id
+    purge_login_records(harness)
+    next_login = harness.start_login()
+    assert next_login.request.client.client_id == replacement.request.client.client_id
+    # The tokens still belong to the old client.
+    assert harness.authorization_header().startswith("Bearer ")
+    assert stored_client_id(harness) == ignored.request.client.client_id
+    harness.complete_login(next_login)
+    assert stored_client_id(harness) == replacement.request.client.client_id
+    assert harness.start_login().request.client.client_id == replacement.request.client.client_id
+
+
+def stored_client_id(harness: QuirkHarness) -> str | None:
+    return None if harness.credentials.client is None else harness.credentials.client.client_id
+
+
+def purge_login_records(harness: QuirkHarness) -> None:
+    """Let a day pass, in which a login of another server removes the records of ended logins."""
+    harness.clock.now += 86_400
+    other_server = type(harness.server)(f"other{harness.clock.now:.0f}", harness.server.url)
+    login = asyncio.run(other_process(harness).start_login(other_server, TERMINAL))
+    assert [it.id for it in harness.service.blocking.logins()] == [login.id]
+    # Another process starts with nothing in memory.
+    harness.service = other_process(harness)
 
 
 @quirk_case(50, "registered as none, with a secret: the other method is tried once, and remembered")
@@ -374,6 +404,16 @@ def odd_resources(harness: QuirkHarness) -> None:
         assert (resource in text, refused.value.server_message) == (False, resource)
         harness.configure(resource=resource)
         assert harness.start_login().request.resource == resource
+    # Another origin: no error suggests it, and only exactly the operator's value counts.
+    other = "https://upstream.example/mcp"
+    harness.change_behaviour(resource_overrides={"resource": other})
+    for configured in (None, f"{other}/", other.upper(), "https://upstream.example", False):
+        harness.configure(resource=configured)
+        with pytest.raises(DiscoveryFailed) as refused:
+            harness.start_login()
+        assert "oauth.resource" not in f"{refused.value} {refused.value.advice}"
+    harness.configure(resource=other)
+    assert harness.start_login().request.resource == other
 
 
 @quirk_case(62, "addresses that differ a little: the error says what differs and what to set")
@@ -417,3 +457,22 @@ def odd_token_responses(harness: QuirkHarness) -> None:
         harness.log_in()
     assert "oauth.scope" in missing.value.advice
     assert "audience" in missing.value.advice
+
+
+@quirk_case(66, "the client is registered for less than a login needs: another client is registered, once")
+def scope_of_the_registration(harness: QuirkHarness) -> None:
+    harness.change_behaviour(registration_overrides={"scope": "mcp:tools offline_access"})
+    harness.log_in()
+    harness.log_in()
+    assert len(harness.requests_of("registration")) == 1
+    demand_scope(harness, "mcp:write")
+    harness.log_in()
+    assert json.loads(harness.requests_of("registration")[-1].body)["scope"].split() == [
+        "mcp:tools",
+        "mcp:write",
+        "offline_access",
+    ]
+    # This server registers less than was asked for. That is no reason to register at each login.
+    demand_scope(harness, "mcp:write")
+    harness.log_in()
+    assert len(harness.requests_of("registration")) == 2

@@ -15,7 +15,7 @@ from tests.quirks.harness import CASES, QuirkCase, QuirkHarness
 
 pytestmark = pytest.mark.slow
 
-QUIRK_COUNT = 65
+QUIRK_COUNT = 66
 # These quirks need several processes or a proxy, so their tests are not in this directory.
 ELSEWHERE = {
     36: "tests/service/test_processes.py",

@@ -64,6 +64,25 @@ async def start_and_approve(
     return login, await asyncio.to_thread(approve, login.authorization_url)
 
 
+@covers("paste-uncertain")
+def test_a_redirect_that_a_browser_sent_is_taken_exactly_and_a_paste_is_asked_about(
+    service: AuthService, server: Server, demo: Demo
+) -> None:
+    async def check() -> None:
+        login, address = await start_and_approve(service, server)
+        code = f"{code_of(address)}."
+        with_code_last = f"{change_query(address, code=None)}&code={code}"
+        with pytest.raises(PasteRefused):
+            await service.complete_login(login.id, with_code_last, TERMINAL)
+        assert demo.authorization_server.count_requests("token") == 0
+        with pytest.raises(TokenError):
+            await service.complete_login(login.id, with_code_last, TERMINAL, is_pasted=False)
+        [request] = [it for it in demo.authorization_server.requests if it.step == "token"]
+        assert request.form["code"] == code
+
+    asyncio.run(check())
+
+
 def test_a_completed_login_returns_the_connection(
     service: AuthService, server: Server, demo: Demo, clock: ManualClock
 ) -> None:
