@@ -7,10 +7,13 @@ import os
 import re
 import shlex
 import sys
+from typing import Any
 
 from hermes_mcp_auth_remote.cli.examples import help_examples
 from hermes_mcp_auth_remote.platforms import PLATFORMS, id_examples, join_alternatives
 
+# Python 3.14 would colour help texts. They are the same on each Python, and the README quotes them.
+_PLAIN_HELP: dict[str, Any] = {"color": False} if sys.version_info >= (3, 14) else {}
 _FLOWS = ("auto", "loopback", "device", "paste")
 
 _EPILOG = """\
@@ -135,6 +138,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
+        **_PLAIN_HELP,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", title="commands")
@@ -154,6 +158,7 @@ def build_parser() -> argparse.ArgumentParser:
             epilog=help_examples(verb),
             formatter_class=_HelpFormatter,
             allow_abbrev=False,
+            **_PLAIN_HELP,
         )
 
     login = add("login", help="log in to a server", description=_LOGIN)

@@ -295,7 +295,8 @@ def test_an_error_for_each_exit_code(cli: Cli, demo: Demo) -> None:
     "verb", ["", "login", "status", "token", "header", "run", "connect", "logout", "serve", "demo"]
 )
 def test_the_help_of_every_verb(cli: Cli, verb: str) -> None:
-    result = cli.run(*verb.split(), "--help")
+    # Python 3.14 colours help texts by itself.
+    result = cli.run(*verb.split(), "--help", env={"FORCE_COLOR": "1"})
     assert result.exit_code == 0
     assert all(len(line) <= 80 for line in result.out.splitlines())
     compare_transcript(f"help-{verb}" if verb else "help", result.out, cli)

@@ -150,6 +150,34 @@ def test_an_invalid_api_url_is_refused(cli: Cli) -> None:
     assert (result.exit_code, "--telegram-api is not a URL" in result.err) == (3, True)
 
 
+@covers("bot-proxy", "no-secret")
+@pytest.mark.parametrize("platform", ["telegram", "discord"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://bot-api.example", "http://192.168.1.7:8081", "http://[fd00::7]", "http://127.0.0.1@bad.example"],
+)
+def test_plain_http_to_another_machine_is_refused_and_the_option_is_named(
+    cli: Cli, platform: str, url: str
+) -> None:
+    env = {f"{platform.upper()}_BOT_TOKEN": TOKEN}
+    result = cli.run("serve", f"--{platform}", f"--{platform}-api", url, env=env)
+    assert result.exit_code == 3
+    text = " ".join(result.err.split())
+    assert f"--{platform}-api is plain http on another machine" in text
+    assert "add --allow-plain-http-api" in text
+
+
+@covers("bot-proxy")
+def test_plain_http_to_another_machine_is_used_if_the_operator_allows_it(cli: Cli, api: BotApi) -> None:
+    # Not a loopback address, but the system connects it to this machine.
+    url = api.origin.replace("127.0.0.1", "0.0.0.0")
+    arguments = ("serve", "--telegram", "--telegram-api", url, "--json")
+    env = {"TELEGRAM_BOT_TOKEN": api.token}
+    assert cli.run(*arguments, env=env).exit_code == 3
+    with cli.start(*arguments, "--allow-plain-http-api", env=env) as bot:
+        assert bot.read_event()["event"] == "serving"
+
+
 @covers("serve", "no-secret")
 def test_a_rejected_telegram_token_exits_with_an_error(cli: Cli, api: BotApi) -> None:
     result = cli.run("serve", "--telegram", "--telegram-api", api.origin, env={"TELEGRAM_BOT_TOKEN": TOKEN})
