@@ -191,6 +191,87 @@ def test_without_one_name_one_line_says_what_is_lost_and_the_rest_works(
     asyncio.run(main())
 
 
+@covers("hermes-moved", "hermes-layouts")
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(REMOVABLE)))
+def test_without_a_name_that_the_plugin_can_do_without_nothing_is_lost(
+    tmp_path: Path,
+    demo: Demo,
+    model: FakeModel,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    caplog.set_level(logging.INFO)
+    write_settings(tmp_path, {"notes": demo.mcp_url}, model.url)
+
+    async def main() -> None:
+        async with run_plain_gateway(tmp_path, monkeypatch, without=[name]) as gateway:
+            slack = gateway.add_adapter()
+            await asyncio.to_thread(mcp_client.discover_mcp_tools)
+            await log_in(slack)
+            await wait_for_log(caplog, "The tools of notes are loaded.")
+            assert "all its parts were found." in await wait_for_log(caplog, "The plugin runs in")
+            await assert_agent_uses_tools(slack, model)
+
+    asyncio.run(main())
+
+
+async def assert_agent_uses_tools(adapter: PlainTextAdapter, model: FakeModel) -> None:
+    model.queue_steps(WHOAMI, "You are Ada.")
+    await adapter.say("U1", "Who am I?")
+    await adapter.wait_for("U1", "You are Ada.")
+    assert "ada@example.com" in model.tool_results()[-1]
+
+
+OWNERS_OF_ATTRIBUTES = {
+    **dict.fromkeys(GATEWAY_ATTRIBUTES, "gateway"),
+    **dict.fromkeys(ADAPTER_ATTRIBUTES, "slack adapter"),
+}
+
+
+@covers("hermes-moved", "hermes-layouts")
+@pytest.mark.parametrize("name", sorted(OWNERS_OF_ATTRIBUTES))
+def test_without_one_attribute_one_line_says_what_is_lost_and_the_rest_works(
+    tmp_path: Path,
+    demo: Demo,
+    model: FakeModel,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    caplog.set_level(logging.INFO)
+    write_settings(tmp_path, {"notes": demo.mcp_url}, model.url)
+    consequence = {**GATEWAY_ATTRIBUTES, **ADAPTER_ATTRIBUTES}[name]
+
+    async def main() -> None:
+        async with run_plain_gateway(tmp_path, monkeypatch, without=[name]) as gateway:
+            slack = gateway.add_adapter()
+            model.queue_steps("Hello.")
+            await slack.say("U1", "Good morning.")
+            await slack.wait_for("U1", "Hello.")
+            line = await wait_for_log(caplog, "The plugin runs in")
+            assert f"Hermes's {OWNERS_OF_ATTRIBUTES[name]} has no {name}: {consequence}." in line
+            assert line.count(" has no ") == 1
+            if name == "_is_user_authorized":
+                await slack.say("U1", "/mcpauth notes")
+            elif name == "config":
+                await slack.say("U1", "/mcpauth")
+                await slack.wait_for("U1", "notes: `not connected`")
+            else:
+                await log_in(slack)
+                await wait_for_log(caplog, "The tools of notes are loaded.")
+                await assert_agent_uses_tools(slack, model)
+            model.queue_steps("Still here.")
+            await slack.say("U1", "Are you there?")
+            await slack.wait_for("U1", "Still here.")
+            # Without its rules, no user gets a link.
+            has_connected = any("notes: connected" in message.text for message in slack.messages.values())
+            assert has_connected is (name not in {"_is_user_authorized", "config"})
+            assert not any("code_challenge" in message.text for message in slack.messages.values())
+
+    asyncio.run(main())
+
+
 @covers("hermes-story")
 def test_the_command_has_a_help(
     tmp_path: Path, demo: Demo, model: FakeModel, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""Codes in files, links and edited messages, in a real Hermes gateway on Telegram and Discord."""
+"""Codes in files, links and edited messages, in Hermes's gateway on Telegram and Discord."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from gateway_hooks.dialog.messages import ENGLISH
 from tests.consent_form import approve
-from tests.hermes.scenario import CALL_SECONDS, PLUGIN, SECONDS, Scenario, code_and_state
+from tests.hermes.scenario import CALL_SECONDS, LAYOUTS, PLUGIN, SECONDS, Scenario, code_and_state
 from tests.parts import bot_api, discord_api
 from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.parts.bot_api import Chat, Message, User
@@ -62,8 +62,10 @@ def wait_until_deleted(scenario: TwoPlatformScenario, message: Message, chat: Us
     )
 
 
-@pytest.fixture(scope="module")
-def scenario(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoPlatformScenario]:
+@pytest.fixture(scope="module", params=LAYOUTS)
+def scenario(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TwoPlatformScenario]:
     home = tmp_path_factory.mktemp("home")
     with (
         serve_demo(Behaviour(), paths=("/mcp", "/later")) as demo,
@@ -89,6 +91,7 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoPlatformSc
             plugins=[PLUGIN],
             allowed=[42, 43, ada.id],
             settings={"discord": {"auto_thread": False}},
+            layout=request.param,
         ) as hermes:
             discord.wait(lambda: discord.commands, SECONDS)
             yield TwoPlatformScenario(
@@ -165,6 +168,7 @@ def test_a_discord_message_that_is_edited_into_a_redirect_url_is_refused(
     scenario.wait_for_discord_message("Do not send the address as a message", direct)
     scenario.wait_for_discord_message("Connect notes", direct)
     scenario.discord.say(scenario.ada, direct, "/mcpauth cancel")
+    scenario.wait_for_discord_message(ENGLISH.login_cancelled, direct)
     scenario.assert_address_kept_out(address)
 
 

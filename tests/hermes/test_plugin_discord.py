@@ -1,4 +1,4 @@
-"""The plugin in the real Hermes gateway, on Discord: the command, the form, messages, threads."""
+"""The plugin in Hermes's gateway, on Discord: the command, the form, messages, threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests import leak_check
 from tests.consent_form import approve
 from tests.hermes.leaks import TrackedSecrets, assert_no_leaks
-from tests.hermes.scenario import PLUGIN, SECONDS, mcp_server_settings
+from tests.hermes.scenario import LAYOUTS, PLUGIN, SECONDS, mcp_server_settings
 from tests.hermes.shared_gateway import RELOAD_SETTINGS, SharedGateway, reload_mcp
 from tests.parts import discord_api
 from tests.parts.authorization_server import Behaviour, Demo, serve_demo
@@ -111,8 +111,10 @@ class SharedDiscordGateway:
                 )
 
 
-@pytest.fixture(scope="module")
-def discord(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedDiscordGateway]:
+@pytest.fixture(scope="module", params=LAYOUTS)
+def discord(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SharedDiscordGateway]:
     with discord_api.serve_discord_api() as api, serve_fake_model() as fake_model:
         leak_check.watch_secrets([api.token])
         users = [api.add_user(f"ada{number}") for number in range(USER_COUNT)]
@@ -133,6 +135,7 @@ def discord(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedDiscordG
             plugins=[PLUGIN],
             allowed=[user.id for user in users],
             settings=RELOAD_SETTINGS,
+            layout=request.param,
         ) as hermes:
             api.wait(lambda: api.commands, SECONDS)
             shared = SharedGateway(hermes, fake_model, reload, api.messages_containing, api.token)

@@ -1,4 +1,4 @@
-"""The plugin in the real Hermes gateway, with a certified authorization server and a protected MCP server."""
+"""The plugin in Hermes's gateway, with a certified authorization server and a protected MCP server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ import pytest
 from mcp.server import MCPServer
 
 from tests.hermes.leaks import TrackedSecrets
-from tests.hermes.scenario import SECONDS, SharedTelegramGateway, mcp_server_settings, run_shared_gateway
+from tests.hermes.scenario import (
+    LAYOUTS,
+    SECONDS,
+    SharedTelegramGateway,
+    mcp_server_settings,
+    run_shared_gateway,
+)
 from tests.parts.bot_api import BotApi, Message, User
 from tests.parts.browser_user import approve_device, approve_oidc
 from tests.parts.fake_model import FakeModel, ToolCall
@@ -58,9 +64,11 @@ class ProviderScenario:
         assert "Buy milk." in self.model.tool_results()[-1]
 
 
-@pytest.fixture(scope="module")
-def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedTelegramGateway]:
-    with run_shared_gateway(tmp_path_factory.mktemp("hermes")) as shared:
+@pytest.fixture(scope="module", params=LAYOUTS)
+def hermes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SharedTelegramGateway]:
+    with run_shared_gateway(tmp_path_factory.mktemp("hermes"), layout=request.param) as shared:
         yield shared
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.hermes.anonymous_admin import GROUP, check_anonymous_administrator
 from tests.hermes.scenario import (
+    LAYOUTS,
     PLUGIN,
     SECONDS,
     Scenario,
@@ -33,11 +34,13 @@ def register(ctx):
 """
 
 
-@pytest.fixture(scope="module")
-def hermes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedTelegramGateway]:
+@pytest.fixture(scope="module", params=LAYOUTS)
+def hermes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SharedTelegramGateway]:
     home = tmp_path_factory.mktemp("hermes")
     plugins: list[str | Path] = [PLUGIN, write_plugin(home / "mover", BROKEN_ADAPTER_PLUGIN)]
-    with run_shared_gateway(home, plugins=plugins, open_groups=[GROUP]) as shared:
+    with run_shared_gateway(home, plugins=plugins, open_groups=[GROUP], layout=request.param) as shared:
         yield shared
 
 

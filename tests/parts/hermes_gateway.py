@@ -64,6 +64,12 @@ class Gateway:
     plugins: list[Path] = field(default_factory=list[Path])
     verbosity: str = "-v"
     output_offset: int = 0
+    # How to run `hermes`; None for the command of the layout.
+    own_command: tuple[str, ...] | None = None
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        return self.own_command or COMMANDS[self.layout]
 
     def start(self) -> None:
         """Write config.yaml and .env, start the process and wait until it listens to its platforms."""
@@ -82,7 +88,7 @@ class Gateway:
         self.output_offset = (self.home / OUTPUT_FILE).stat().st_size
         with (self.home / OUTPUT_FILE).open("ab") as output:
             self.process = subprocess.Popen(
-                [*COMMANDS[self.layout], "gateway", "run", self.verbosity],
+                [*self.command, "gateway", "run", self.verbosity],
                 cwd=self.home,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -136,7 +142,7 @@ class Gateway:
     ) -> subprocess.CompletedProcess[str]:
         """Run `hermes ARGUMENTS` with the same HERMES_HOME while the gateway runs."""
         return subprocess.run(
-            [*COMMANDS[self.layout], *arguments],
+            [*self.command, *arguments],
             cwd=self.home,
             env=self.environment,
             input=stdin,
@@ -227,11 +233,13 @@ def run_gateway(
     secrets: Mapping[str, str] | None = None,
     verbosity: str = "-v",
     layout: str = "0.19",
+    command: tuple[str, ...] | None = None,
 ) -> Iterator[Gateway]:
     """Run the gateway until the block ends. Merge `settings` into config.yaml, section by section.
 
-    `layout` is "0.19" for the real Hermes, "0.21" for the stand-in of a later one. `secrets` are additional
-    lines of .env. `verbosity` is Hermes's option: `-v` prints INFO, `-vv` DEBUG.
+    `layout` is "0.19" for the real Hermes, "0.21" for the stand-in of a later one. `command` is the `hermes`
+    of another installation. `secrets` are additional lines of .env. `verbosity` is Hermes's option: `-v`
+    prints INFO, `-vv` DEBUG.
     """
     if layout == "0.19" and not PYTHON.exists():
         raise MissingDependency("Hermes Agent is not installed: run `make .venvs/hermes/.stamp`.")
@@ -279,6 +287,7 @@ def run_gateway(
         environment,
         lambda: telegram is None or telegram.is_polling,
         layout=layout,
+        own_command=command,
         plugins=[plugin for plugin in plugins if isinstance(plugin, Path)],
         verbosity=verbosity,
     )

@@ -37,6 +37,7 @@ class Platform(Enum):
     """The names of chat platforms."""
 
     TELEGRAM = "telegram"
+    DISCORD = "discord"
     SLACK = "slack"
 
 
@@ -328,6 +329,8 @@ class GatewayRunner:
         self._profile_adapters: dict[str, dict[Platform, BaseAdapter]] = {}
         self.config = GatewayConfig()
         self.session_store = object()
+        # What plugins get as the gateway.
+        self.shown_to_plugins: Any = self
         self._gateway_loop: asyncio.AbstractEventLoop | None = None
         self._running_agents: dict[str, Agent] = {}
         self._agents: dict[str, Agent] = {}
@@ -361,7 +364,10 @@ class GatewayRunner:
 
     async def _handle_message(self, event: MessageEvent) -> str | None:
         actions = self.plugins.invoke(
-            "pre_gateway_dispatch", event=event, gateway=self, session_store=self.session_store
+            "pre_gateway_dispatch",
+            event=event,
+            gateway=self.shown_to_plugins,
+            session_store=self.session_store,
         )
         for action in actions:
             if action.get("action") == "skip":
@@ -410,7 +416,8 @@ class GatewayRunner:
         if token is not None:
             scopes.reset_hermes_home_override(token)
         try:
-            text = event.text if not event.reply_to_text else f"[{event.reply_to_text}] {event.text}"
+            quoted_parts = [part for part in (event.channel_context, event.reply_to_text) if part]
+            text = "\n".join([*(f"[{part}]" for part in quoted_parts), event.text])
             model = self.settings()["model"]
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(None, context.run, agent.run_turn, text, model, self.plugins)

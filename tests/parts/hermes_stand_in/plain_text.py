@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -144,11 +145,45 @@ def write_settings(home: Path, servers: Mapping[str, str], model_url: str = "") 
     (home / "config.yaml").write_text(yaml.safe_dump(settings))
 
 
+class Hidden:
+    """An object without some of its attributes. The object itself keeps them, because it needs them."""
+
+    def __init__(self, target: object, names: Collection[str]) -> None:
+        vars(self).update(_target=target, _names=frozenset(names))
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._names:
+            raise AttributeError(name)
+        return getattr(self._target, name)
+
+    def __dir__(self) -> list[str]:
+        return [name for name in dir(self._target) if name not in self._names]
+
+
+class HiddenGateway(Hidden):
+    """A gateway without some attributes of its own and of its adapters."""
+
+    def __init__(self, target: GatewayRunner, names: Collection[str]) -> None:
+        super().__init__(target, names)
+        vars(self)["_hidden"] = dict[int, Hidden]()
+
+    def _hide(self, adapter: object) -> Hidden:
+        hidden: Hidden = self._hidden.setdefault(id(adapter), Hidden(adapter, self._names))
+        return hidden
+
+    @property
+    def adapters(self) -> dict[Platform, Hidden]:
+        return {platform: self._hide(adapter) for platform, adapter in self._target.adapters.items()}
+
+    def _adapter_for_source(self, source: SessionSource) -> Hidden:
+        return self._hide(self._target._adapter_for_source(source))
+
+
 @asynccontextmanager
 async def run_plain_gateway(
     home: Path, monkeypatch: pytest.MonkeyPatch, *, without: Collection[str] = (), users: str = "U1,U2"
 ) -> AsyncGenerator[PlainGateway]:
-    """Run a gateway with the plugin. The modules of the layout lack the names in `without`."""
+    """Run a gateway with the plugin, without the names in `without`: of modules, gateway and adapters."""
     for name, module in make_modules(without).items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setenv("HERMES_HOME", str(home))
@@ -156,6 +191,7 @@ async def run_plain_gateway(
     plugins = Plugins()
     gateway = PlainGateway(GatewayRunner(home, plugins), plugins)
     gateway.runner._gateway_loop = asyncio.get_running_loop()
+    gateway.runner.shown_to_plugins = HiddenGateway(gateway.runner, without) if without else gateway.runner
     hermes.register(plugins)
     try:
         yield gateway

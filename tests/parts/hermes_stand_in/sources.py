@@ -28,6 +28,10 @@ HOOKS = Source("hermes_cli/plugins_dispatch.py", "006a5aebb4d134ba188ff60adf1a02
 TELEGRAM = Source(
     "plugins/platforms/telegram/adapter_lifecycle.py", "0860dc1feadce2014e1f1eda0e9a0e3296be554b"
 )
+DISCORD = Source("plugins/platforms/discord/adapter_lifecycle.py", "1126fa5537bf20435c74a605ea084f6a0481a63a")
+DISCORD_MESSAGES = Source(
+    "plugins/platforms/discord/adapter_inbound.py", "04b6ab1d5fb747836a0be878cd541a71e5201911"
+)
 AUTHORIZATION = Source("gateway/authz_mixin.py", "00a9307509ec23a1f3f9a4641ab4523d555e9913")
 
 SOURCES = {
@@ -62,6 +66,9 @@ SOURCES = {
     "transform_tool_result": HOOKS,
     "register_tool": PLUGINS,
     "_app": TELEGRAM,
+    "_client": DISCORD,
+    "_is_allowed_user": DISCORD,
+    "handle_message": DISCORD_MESSAGES,
     "_profile_adapters": AUTHORIZATION,
 }
 
@@ -72,8 +79,5 @@ NOT_READ = frozenset(
         "_running_agents",
         "set_busy_session_handler",
         "_busy_session_handler",
-        "handle_message",
-        "_client",
-        "_is_allowed_user",
     }
 )
