@@ -24,8 +24,10 @@ _WINDOW_WIDTHS = frozenset({40, 60, 64, 72, 76, 78, 79, 80, 100, 120, 132})
 # have joined several parts of a Telegram message.
 _CUT_LENGTHS = frozenset({1023, 1024, 2000, 4000, 4095, 4096, 8192, 12_288})
 
-# Colours, and the markers that a terminal puts around a paste.
-_ESCAPE_SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+# Colours, keys, the markers that a terminal puts around a paste, and its responses to queries.
+_ESCAPE_SEQUENCES = re.compile(
+    r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|O[A-Za-z]|[\]P_^][^\x07\x1b\r\n]{0,200}(?:\x07|\x1b\\))"
+)
 # Paste markers without ESC, which a shell, an editor or a slow connection has removed.
 _PASTE_MARK = re.compile(r"(?:\^\[)?\[20[01]~")
 _LOST_PASTE_MARKS = re.compile(r"(20|0|)0~(.*)(?:\1)1~", re.DOTALL)
@@ -191,6 +193,11 @@ def _iter_trimmed_addresses(
     is_closed = closing != "" and word.endswith(inner) and rest.startswith(outer)
     if is_closed:
         word = word.removesuffix(inner)
+    if is_closed and closing.startswith(">") and "|" in word:
+        # Slack writes <address|text>. If the text is another one, "|" may belong to the code.
+        address, _, text_of_link = word.partition("|")
+        yield Candidate(address, "closed" if text_of_link in address else "unknown")
+        return
     end: AddressEnd = "closed" if is_closed else _judge_end(rest) if is_likely else "unknown"
     trimmed = word.rstrip(_PUNCTUATION)
     is_trim_certain = set(word[len(trimmed) :]) <= _SURE_PUNCTUATION

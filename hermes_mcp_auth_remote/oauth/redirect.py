@@ -152,7 +152,10 @@ def _has_certain_code(candidate: Candidate) -> bool:
     """True if the text shows where the code ends: by another parameter, a delimiter, or plain characters."""
     before, mark, fragment = candidate.address.partition("#")
     query = before if "code=" in before else fragment
-    last_name, _, last_value = query.rpartition("&")[2].rpartition("?")[2].partition("=")
+    path, _, after_path = query.partition("?")
+    # A "?" behind the first parameter belongs to its value.
+    query = query if "=" in path else after_path
+    last_name, _, last_value = query.rpartition("&")[2].partition("=")
     if last_name != "code" or (mark and query is before) or candidate.end == "closed":
         return True
     return candidate.end == "visible" and _PLAIN_CODE.fullmatch(last_value) is not None

@@ -200,8 +200,8 @@ class AuthService:
         """
         text = as_secret(text)
         if not is_pasted:
-            # RFC 3986 appendix C: the brackets delimit the address, so its end is certain.
-            text = Secret(f"<{text.reveal()}>")
+            # RFC 3986 appendix C: the quotation marks delimit the address, so its end is certain.
+            text = Secret(f'"{text.reveal()}"')
         login = await self._logins.get(login_id)
         server = self._servers.server_of(login)
         credentials = await self._logins.complete_login(login_id, text, origin, server, is_pasted=is_pasted)

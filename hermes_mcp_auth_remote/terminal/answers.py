@@ -262,7 +262,7 @@ class LoginAnswers:
 
     @staticmethod
     def _is_expected_redirect(login: Login, url: Secret) -> bool:
-        return login.poll_state is None and matches_state(f"<{url.reveal()}>", login.request)
+        return login.poll_state is None and matches_state(f'"{url.reveal()}"', login.request)
 
     def _refuse_request(self) -> Page:
         """Count a request that does not belong to this login. Show the 1st, 10th, 100th and so on."""

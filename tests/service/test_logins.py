@@ -70,7 +70,7 @@ def test_a_redirect_that_a_browser_sent_is_taken_exactly_and_a_paste_is_asked_ab
 ) -> None:
     async def check() -> None:
         login, address = await start_and_approve(service, server)
-        code = f"{code_of(address)}."
+        code = f"{code_of(address)}|x."
         with_code_last = f"{change_query(address, code=None)}&code={code}"
         with pytest.raises(PasteRefused):
             await service.complete_login(login.id, with_code_last, TERMINAL)
