@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import codecs
 import contextlib
+import errno
 import io
 import json
 import os
@@ -19,6 +20,7 @@ from hermes_mcp_auth_remote.errors import (
     LoginError,
     McpAuthError,
     NetworkError,
+    OutOfResources,
     ServerError,
     StoreError,
 )
@@ -115,6 +117,8 @@ def report_interrupt(interrupt: KeyboardInterrupt, *, as_json: bool) -> int:
 
 def error_from_os_error(error: OSError) -> McpAuthError:
     """Return a McpAuthError for an unexpected OSError."""
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        return OutOfResources(f"This process can open nothing more: {error.strerror}.")
     subject = f"{error.filename}: " if error.filename else "An input or output failed: "
     return McpAuthError(
         f"{subject}{error.strerror or type(error).__name__}.",

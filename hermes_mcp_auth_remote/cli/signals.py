@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import warnings
 from collections.abc import Coroutine
 from typing import TypeVar
 
 from hermes_mcp_auth_remote.cli.output import StoppedBySignal
+from hermes_mcp_auth_remote.errors import OutOfResources
 from hermes_mcp_auth_remote.threads import DaemonExecutor
 
 T = TypeVar("T")
@@ -17,8 +19,19 @@ T = TypeVar("T")
 def run_until_stopped(work: Coroutine[object, object, T]) -> T:
     """Run a coroutine and return its result.
 
-    Raises KeyboardInterrupt for Ctrl-C, StoppedBySignal for SIGTERM and SIGHUP.
+    Raises KeyboardInterrupt for Ctrl-C, StoppedBySignal for SIGTERM and SIGHUP, OutOfResources if no event
+    loop can start.
     """
+    from hermes_mcp_auth_remote.service.event_loops import check_descriptors
+
+    try:
+        check_descriptors()
+    except OutOfResources:
+        # The coroutine may hold others, which Python would report too.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            work.close()
+        raise
     received_signals: list[int] = []
 
     async def run_with_signal_handlers() -> T:

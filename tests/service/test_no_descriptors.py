@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 from collections.abc import Callable, Generator
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.cli.signals import run_until_stopped
+from hermes_mcp_auth_remote.errors import McpAuthError, OutOfResources
 from hermes_mcp_auth_remote.service.poll_scheduler import PollScheduler
 from tests.requirements import covers
 from tests.service.fakes import EXPIRED_AT, SERVER, FakeServer, make_service, make_store
@@ -61,6 +63,21 @@ def test_a_header_without_file_descriptors_raises_a_typed_error(tmp_path: Path, 
         assert caught.value.advice
     assert server.requests == []
     assert asyncio.run(session.header()) == "Bearer new"
+
+
+@covers("no-descriptors")
+def test_a_command_without_file_descriptors_raises_a_typed_error_and_warns_of_nothing(tmp_path: Path) -> None:
+    make_store(tmp_path)
+    session = make_service(tmp_path, FakeServer(), EXPIRED_AT).session(SERVER)
+
+    async def main() -> str:
+        return await session.header()
+
+    # A warning, such as that of a half-made event loop, is an error in the tests.
+    with no_descriptors(), pytest.raises(OutOfResources):
+        run_until_stopped(main())
+    gc.collect()
+    assert run_until_stopped(main()) == "Bearer new"
 
 
 @covers("no-descriptors")
