@@ -32,7 +32,8 @@ _AUTOLINKED_TEXT = re.compile(
 _TRAILING_PUNCTUATION = ".,:;!?)"
 # Clients make phone numbers and card numbers tappable. The pattern matches no date and no time of day.
 _TAPPABLE_NUMBER = re.compile(
-    r"(?<![\w.:])\+?(?!\d{4}-\d\d-\d\d\b)\(?\d(?:[ ().\-\u2010-\u2013\u00a0\u202f/]{0,3}\d){6,}(?!\w)"
+    r"(?<![\w.])(?<!\d:)\+?(?!\d{4}-\d\d-\d\d\b)"
+    r"\(?\d(?:[ ().\-\u2010-\u2013\u00a0\u00b7\u2022\u202f/]{0,3}\d){6,}(?!\w)"
 )
 # Telegram has no colour for a message.
 _OUTCOME_MARKS = {"plain": "", "good": "✓ ", "bad": "✗ "}

@@ -267,7 +267,7 @@ def read_protected_resource_response(
     if resource is None:
         # RFC 9728 section 2 makes it REQUIRED; without it the document may be for any server.
         raise MalformedResponse(f"The {PROTECTED_RESOURCE_STEP} names no `resource`.")
-    if resource != configured_resource:
+    if resource.strip() != configured_resource:
         _check_resource(resource, server_url)
     issuers = string_list(document, "authorization_servers", MAX_ISSUERS_READ) or ()
     if issuers:
@@ -294,7 +294,9 @@ def _check_resource(resource: str, server_url: str) -> None:
     except ValueError:
         raise UnsafeUrl("The `resource` of the protected resource metadata is not a URL.") from None
     is_downgrade = (parts.scheme.lower(), server_parts.scheme) == ("http", "https")
-    if is_web_address and is_downgrade and parts.netloc.lower() == server_parts.netloc:
+    if resource != resource.strip():
+        difference = "an identifier with blanks around it"
+    elif is_web_address and is_downgrade and parts.netloc.lower() == server_parts.netloc:
         difference = "plain http instead of https"
     elif is_web_address:
         safe_url(resource, "`resource` of the protected resource metadata")

@@ -393,7 +393,7 @@ def several_authorization_servers(harness: QuirkHarness) -> None:
 @quirk_case(61, "`resource` is no URL, or has another query: the error names the option that admits it")
 def odd_resources(harness: QuirkHarness) -> None:
     values = ("api://notes", "urn:example:notes", "5f2b9c3e-0000-4000-8000-000000000000")
-    for resource in (*values, f"{harness.server.url}?tenant=7"):
+    for resource in (*values, f"{harness.server.url}?tenant=7", f"{harness.server.url} "):
         harness.change_behaviour(resource_overrides={"resource": resource})
         harness.configure()
         with pytest.raises(DiscoveryFailed) as refused:
@@ -401,9 +401,9 @@ def odd_resources(harness: QuirkHarness) -> None:
         text = f"{refused.value} {refused.value.advice}"
         assert "oauth.resource" in text
         assert "Do not" not in text
-        assert (resource in text, refused.value.server_message) == (False, resource)
-        harness.configure(resource=resource)
-        assert harness.start_login().request.resource == resource
+        assert (resource in text, refused.value.server_message) == (False, resource.strip())
+        harness.configure(resource=refused.value.server_message)
+        assert harness.start_login().request.resource == resource.strip()
     # Another origin: no error suggests it, and only exactly the operator's value counts.
     other = "https://upstream.example/mcp"
     harness.change_behaviour(resource_overrides={"resource": other})

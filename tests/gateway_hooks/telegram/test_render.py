@@ -199,6 +199,7 @@ def test_button_has_only_urls_that_telegram_accepts(url: str, *, opens: bool) ->
         "+1 (415) 555-2671",
         "4111 1111 1111 1111",
         "4111-1111-1111-1111",
+        "030•123•4567",
         "00441632960961",
         "0170/1234567",
         "5550-1234",
@@ -206,7 +207,7 @@ def test_button_has_only_urls_that_telegram_accepts(url: str, *, opens: bool) ->
     ],
 )
 def test_phone_and_card_numbers_are_code(number: str) -> None:
-    card = Card("Title", paragraphs=(f"Call {number} now, or pay with {number}.",), tone="bad")
+    card = Card("Title", paragraphs=(f"Call:{number} now, or pay with {number}.",), tone="bad")
     assert [text for kind, text in visible_entities(render_card(card)) if kind == "code"] == [number, number]
 
 
