@@ -30,22 +30,23 @@ ANSWERS = "n\n"
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way to install the plugin: the heading of its commands, what they contain, the layout of Hermes."""
+class InstallMethod:
+    """How to install the plugin: the heading of its commands, what they contain, the layout of Hermes."""
 
     heading: str
     contains: str
     layout: str
 
 
-WAYS = {
-    "pip, 0.19": Way("Two minutes", "pip install", "0.19"),
-    "pip of the installer's environment, 0.21": Way(
+METHODS = {
+    "pip, 0.19": InstallMethod("Two minutes", "pip install", "0.19"),
+    "pip of the installer's environment, 0.21": InstallMethod(
         "installed by its own installer", "-m pip install 'hermes", "0.21"
     ),
-    "directory, 0.19": Way("installed by its own installer", "--target", "0.19"),
-    "directory, 0.21": Way("installed by its own installer", "--target", "0.21"),
+    "directory, 0.19": InstallMethod("installed by its own installer", "--target", "0.19"),
+    "directory, 0.21": InstallMethod("installed by its own installer", "--target", "0.21"),
 }
+QUICK_METHODS = {"pip, 0.19", "directory, 0.21"}
 
 
 def code_blocks(heading: str, language: str) -> list[str]:
@@ -117,18 +118,27 @@ def log_in_from_a_chat(installation: HermesInstallation, layout: str) -> None:
 
 
 @covers("hermes-docs", "hermes-layouts")
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        # Each test installs a Hermes and runs its gateway. Two methods cover all commands of the page but one.
+        pytest.param(method, id=name, marks=() if name in QUICK_METHODS else pytest.mark.soak)
+        for name, method in METHODS.items()
+    ],
+)
 def test_the_commands_of_the_page_install_the_plugin(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, way: Way
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, method: InstallMethod
 ) -> None:
-    wheelhouse = make_wheelhouse(tmp_path_factory.getbasetemp() / f"wheelhouse-{way.layout}", way.layout)
-    installation = install_hermes(tmp_path, way.layout, wheelhouse)
+    wheelhouse = make_wheelhouse(
+        tmp_path_factory.getbasetemp() / f"wheelhouse-{method.layout}", method.layout
+    )
+    installation = install_hermes(tmp_path, method.layout, wheelhouse)
     assert installation.run(IMPORT).returncode != 0, "the installation must not have the package yet"
-    [commands] = [block for block in code_blocks(way.heading, "sh") if way.contains in block]
+    [commands] = [block for block in code_blocks(method.heading, "sh") if method.contains in block]
     installed = installation.run(commands, ANSWERS)
     assert installed.returncode == 0, installed.stderr + installed.stdout
-    log_in_from_a_chat(installation, way.layout)
-    if way.contains == "--target":
+    log_in_from_a_chat(installation, method.layout)
+    if method.contains == "--target":
         # An update that replaces Hermes's environment leaves the folder alone.
         assert installation.run(IMPORT).returncode != 0
     else:
@@ -138,6 +148,6 @@ def test_the_commands_of_the_page_install_the_plugin(
         assert installation.run(IMPORT).returncode != 0
     settings = yaml.safe_load((installation.home / ".hermes" / "config.yaml").read_text())
     is_enabled = "mcp-auth-remote" in settings["plugins"]["enabled"]
-    assert is_enabled is (way.contains == "--target")
+    assert is_enabled is (method.contains == "--target")
     [tokens] = (installation.home / ".hermes" / "mcp-tokens").glob("linear.json")
     assert tokens.stat().st_size > 0
