@@ -121,7 +121,7 @@ def log_in_from_a_chat(installation: HermesInstallation, layout: str) -> None:
 @pytest.mark.parametrize(
     "method",
     [
-        # Each test installs a Hermes and runs its gateway. Two methods cover all commands of the page but one.
+        # Each test installs a Hermes and runs its gateway. Two of them cover all commands but one.
         pytest.param(method, id=name, marks=() if name in QUICK_METHODS else pytest.mark.soak)
         for name, method in METHODS.items()
     ],
