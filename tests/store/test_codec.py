@@ -21,15 +21,17 @@ from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authoriza
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store import MAX_FILE_BYTES
 from hermes_mcp_auth_remote.store.codec import (
+    binding_document,
     client_document,
     decode_document,
     encode_document,
     metadata_document,
+    read_binding,
     read_client,
     read_metadata,
     read_tokens,
 )
-from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
+from hermes_mcp_auth_remote.store.credentials import Binding, Credentials, UnansweredClient
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.login_codec import login_document, read_login, without_secrets
 from hermes_mcp_auth_remote.values import BootTime, CredentialKey, Origin, Secret
@@ -176,6 +178,8 @@ BINDINGS = st.builds(
     config_files=st.none() | TEXTS,
     needed_scope=st.none() | st.frozensets(VISIBLE, max_size=3),
     is_public_only=st.booleans(),
+    # The next test covers `replacement`: a client that was read has more members in its document.
+    unanswered_client=st.none() | st.builds(UnansweredClient, client_id=VISIBLE),
 )
 TOKENS = st.builds(
     Tokens,
@@ -195,6 +199,7 @@ def test_the_strategies_generate_every_stored_field() -> None:
         AuthorizationRequest: 14,
         Client: 7,
         Binding: 14,
+        UnansweredClient: 2,
         # `client_auth_method` of tokens and of a device authorization is stored with the client.
         Tokens: 9,
         Origin: 5,
@@ -367,6 +372,18 @@ def test_any_tokens_document_is_read_or_raises_store_corrupt(document: dict[str,
     except StoreCorrupt:
         return
     assert tokens.access_token.reveal() == document["access_token"]
+
+
+def test_a_replacement_of_an_unanswered_client_is_read_again() -> None:
+    client = Client("b", Secret("s"), "client_secret_post", (REDIRECT_URI,), is_registered=True)
+    binding = Binding("n", "u", "i", "a", unanswered_client=UnansweredClient("a", client))
+    read = read_binding(binding_document(binding, None), None, "x").unanswered_client
+    assert read is not None
+    assert read.replacement is not None
+    assert replace(read.replacement, document={}) == client
+    document = {**binding_document(binding, None), "unanswered_client": {"client_id": "a", "replacement": {}}}
+    assert read_binding(document, None, "x").unanswered_client == UnansweredClient("a")
+    assert read_binding({**document, "unanswered_client": 7}, None, "x").unanswered_client is None
 
 
 @settings(max_examples=25, deadline=None)
