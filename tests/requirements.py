@@ -683,7 +683,6 @@ REQUIREMENTS = (
         "A bot's token can come from a secret that a container runtime mounts.",
         "this package",
     ),
-    Requirement("dependencies", "No dependency with a known vulnerability is admitted.", "pyproject.toml"),
     Requirement(
         "dependencies", "No version with a known vulnerability is admitted or pinned.", "pyproject.toml"
     ),

@@ -22,6 +22,7 @@ from tests.parts.requirements import MissingDependency
 
 OWN_NAME = "hermes-mcp-auth-remote"
 EXTRAS = ("", "hermes")
+WHEEL_SUFFIX = "whl"
 # The program `hermes` by layout. `{folder!r}` has a link to the folder of the tests, and no package of ours.
 STARTERS = {
     "0.19": "import sys\nfrom hermes_cli.main import main\nsys.exit(main())\n",
@@ -136,7 +137,7 @@ def pack_wheel(distribution: Distribution, folder: Path) -> None:
         if line.startswith("Tag:")
     ]
     name = distribution.name.replace("-", "_")
-    path = folder / f"{name}-{distribution.version}-{tags[0]}.whl"
+    path = folder / f"{name}-{distribution.version}-{tags[0]}.{WHEEL_SUFFIX}"
     with zipfile.ZipFile(path, "w") as wheel:
         for file in distribution.files or ():
             if file.parts[0] != ".." and "__pycache__" not in file.parts and file.name != "direct_url.json":
