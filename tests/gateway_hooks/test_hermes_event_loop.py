@@ -130,7 +130,7 @@ def make_event(text: str, **fields: object) -> Any:
 async def settle(adapter: HermesAdapter) -> None:
     while adapter._tasks:
         await asyncio.gather(*list(adapter._tasks))
-        # On Python 3.12, `gather` of finished tasks does not yield: the callback that removes a task needs this.
+        # On Python 3.12, `gather` of finished tasks does not yield, and their callbacks remove them.
         await asyncio.sleep(0)
 
 
