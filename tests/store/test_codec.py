@@ -198,7 +198,7 @@ def test_the_strategies_generate_every_stored_field() -> None:
         Login: 22,
         AuthorizationRequest: 14,
         Client: 7,
-        Binding: 14,
+        Binding: 15,
         UnansweredClient: 2,
         # `client_auth_method` of tokens and of a device authorization is stored with the client.
         Tokens: 9,
