@@ -41,7 +41,8 @@ class ExitDelay:
         self._context_token: Token[ExitDelay | None] | None = None
         # The host that got the token request; None: no request was sent.
         self.host: str | None = None
-        # `description` names the wait in the exit notice. `holds_until` is its end (`time.monotonic()`).
+        # `description` says what the process waits for; the exit notice contains it. `holds_until` is the
+        # latest end of the wait (`time.monotonic()`).
         self.description = ""
         self.holds_until = -math.inf
 
@@ -132,10 +133,11 @@ def record_interrupt() -> None:
 
 
 def wait_for_sent_requests() -> None:
-    """Prevent new token requests, and wait until the tokens of those that were sent are stored.
+    """Prevent new token requests. Wait until the tokens from the requests already sent are stored.
 
-    Call it at the end of the process, and before the process replaces itself (exec). Prints on standard error
-    what it waits for. Raises KeyboardInterrupt on Ctrl-C; later calls then return at once.
+    The wait has a time limit. Call this function at the end of the process, and before the process replaces
+    itself (exec). Prints on standard error what it waits for. Raises KeyboardInterrupt on Ctrl-C; later calls
+    then return at once.
     """
     with _process_holds.condition:
         _process_holds.is_ending = True

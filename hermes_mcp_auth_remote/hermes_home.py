@@ -13,7 +13,7 @@ from functools import lru_cache
 from hermes_mcp_auth_remote.errors import ConfigError
 
 CONFIG_FILES = ("config.yaml", ".env")
-# A file that changed less than this before a read may change again and keep its modification time.
+# If a file changed within this time before a read, its next change may leave its modification time the same.
 _MTIME_RESOLUTION_NS = 50_000_000
 # Some file systems (FAT, HFS+, older NFS) store times in seconds, or in steps of two seconds.
 _COARSE_MTIME_RESOLUTION_NS = 3_000_000_000

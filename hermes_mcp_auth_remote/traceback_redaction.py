@@ -146,8 +146,8 @@ def _empty_frame_for(traceback: TracebackType) -> FrameType:
         co_filename=code.co_filename,
         co_name=code.co_name,
         co_qualname=code.co_qualname,
-        # The traceback names the first instruction, which is then in the line that raised. `executing` loops
-        # forever if it looks for an instruction that does not exist.
+        # The new traceback names the first instruction. This puts that instruction in the line that raised
+        # the exception. `executing` loops forever if it looks for an instruction that does not exist.
         co_firstlineno=traceback.tb_lineno,
     )
     generator = cast("GeneratorType[None, None, None]", FunctionType(empty_code, new_globals)())

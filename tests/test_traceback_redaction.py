@@ -183,7 +183,7 @@ def test_an_error_that_the_caller_was_handling_keeps_its_variables() -> None:
 
 
 def test_a_frame_that_still_runs_continues() -> None:
-    """If a coroutine has caught the error and continues, it would end if its frame were cleared."""
+    """A coroutine that has caught the error continues: its frame is not cleared, which would end it."""
 
     async def catch_and_continue() -> str:
         value = "still here"

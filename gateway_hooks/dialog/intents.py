@@ -29,7 +29,7 @@ from hermes_mcp_auth_remote.login import Login, matches_origin
 from hermes_mcp_auth_remote.oauth.paste import MAX_PASTE_CHARS, clean_text
 from hermes_mcp_auth_remote.values import Origin
 
-# In a start command, this prefix and a login's id continue that login; the prefix alone lists connections.
+# `/start mcp_ID` continues the login with this id. `/start mcp_` lists the connections.
 START_PAYLOAD_PREFIX = "mcp_"
 # A text counts as a code only if it has at least this length and contains a digit. Few typed words do both.
 MIN_CODE_CHARS = 20
@@ -152,8 +152,9 @@ def parse_intent(
 ) -> Intent:
     """Return the intent of an event. `logins` are all logins of this platform, oldest first.
 
-    On a platform with forms, an answer in a plain message counts as exposed, as in a group: the bot cannot
-    delete it. `configured_uris` are the redirect URIs of the configuration.
+    On a platform with forms, the bot cannot delete a user's message in a private chat. So an answer in such a
+    message counts as exposed, as it does in a group. `configured_uris` are the redirect URIs of the
+    configuration.
     """
     waiting_logins = [login for login in logins if login.status == "waiting"]
     if event.callback_data:
@@ -181,9 +182,10 @@ def parse_intent(
 def with_code_as_text(
     event: IncomingEvent, logins: Sequence[Login], locations: RedirectLocations | None = None
 ) -> IncomingEvent:
-    """Return the event; if only one of its extra texts contains a code, that text becomes the event's text.
+    """Return the event with its code in `text`, if it contains one.
 
-    Clear `quoted_message_id` if the quoted text contains no code: the bot must not delete that message.
+    If `text` contains no code, replace it with the first extra text that does. Clear `quoted_message_id` if
+    the quoted text contains no code: the bot must not delete that message.
     """
     all_locations = collect_redirect_locations(logins) if locations is None else locations
     if event.quoted_message_id and not contains_our_code(

@@ -158,7 +158,7 @@ class Platform(Protocol):
         ...
 
     async def fetch_sender(self, user_id: str) -> Sender:
-        """Return the Sender for a policy check, as in an event from this user; raises ChatError."""
+        """Return the Sender that an event from this user would contain; raises ChatError."""
         ...
 
     def deep_link(self, payload: str) -> str | None:

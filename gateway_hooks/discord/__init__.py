@@ -21,8 +21,8 @@ user. The cog adds /connect, /connections and /disconnect, with ephemeral replie
 the id of a login, never a secret. Any process that runs the bot can handle them.
 
 Intents: `guilds`, and also `dm_messages` and `guild_messages`, to refuse and delete answers in messages.
-In channels, Discord delivers only the content of messages that mention the bot. The cog does not need the
-message content intent.
+The cog does not need the message content intent. Without it, Discord delivers the content of a message in a
+channel only if the message mentions the bot.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class McpLogins(commands.Cog):
         self._policy = policy
         self._messages = messages
         self._options = options
-        # Only without `adds_commands` may the prefix contain a space: no name of a slash command has one.
+        # Without `adds_commands`, the prefix may contain a space. The name of a slash command may not.
         self._commands = (
             make_commands(
                 CommandCallbacks(self._handle_command, self._server_names),

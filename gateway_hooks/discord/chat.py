@@ -134,7 +134,7 @@ class ChannelChat(ChatBase):
             )
 
     async def delete(self, message_id: str) -> bool:
-        """Delete a message. Return False if the bot may not: in a direct chat, for any user's message."""
+        """Delete a message; return False if Discord refuses, as for a user's message in a direct chat."""
         try:
             with translate_errors():
                 channel = await self._channel()

@@ -61,7 +61,7 @@ _TELEGRAM_SERVICE_ACCOUNTS = frozenset({"1087968824", "136817688", "777000"})
 HELP = "help"
 # The number of users whose private chats are remembered.
 MAX_PRIVATE_CHATS = 10_000
-# The number of remembered events among those that were given back to Hermes.
+# The adapter remembers at most this many events that it gave back to Hermes.
 MAX_RETURNED_EVENTS = 100
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,8 @@ class HermesAdapter:
         self.service = login_cache.service
         self.servers = login_cache.servers
         self.policy = HermesPolicy(gateway, adapter_ref)
-        # If Hermes reads pasted addresses of its own logins, leave it the addresses that match no login here.
+        # If Hermes reads pasted addresses of its own logins, it gets each address that matches no login of
+        # this package.
         self._leaves_unknown_codes = hermes.takes_pastes(gateway, adapter_ref.platform_adapter)
         # The private chat of each user. A restart forgets them; an open login stores its own chat.
         self._private_chat_ids: dict[str, str] = {}
@@ -351,7 +352,7 @@ class HermesAdapter:
             event = replace(event, command=command[0], text=command[1])
         intent = self._parse_intent(event, chat, logins)
         if isinstance(intent, UnrelatedEvent) and command is not None and command[0] != HELP:
-            # An example is "cancel" if no login waits.
+            # The command needs a login of this user, and none waits (such as "cancel").
             event, intent = replace(event, command="connections", text=""), ListConnections()
         elif (
             isinstance(intent, UnrelatedEvent)

@@ -126,7 +126,10 @@ class Dispatcher:
             group.create_task(self._load_service())
 
     async def _load_service(self) -> None:
-        """Import the modules that logins need, in a thread. Later, an upgrade could replace their files."""
+        """Import the modules that logins need, in a thread.
+
+        A later import could fail, because an upgrade could replace the files of the modules.
+        """
         await asyncio.sleep(PRELOAD_DELAY_SECONDS)
         await run_file_work(self._context.service.preload_modules)
 

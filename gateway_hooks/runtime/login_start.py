@@ -29,7 +29,7 @@ class LoginStarter:
         self._context = context
         self._server_choice = ServerChoice(context)
         self._start_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        # For each user, when starts failed (epoch seconds). A failed start leaves no login record to count.
+        # For each user, the times of failed starts (epoch seconds): they leave no login records to count.
         self._failed_starts: dict[str, deque[float]] = {}
 
     async def start_login(

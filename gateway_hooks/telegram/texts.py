@@ -1,7 +1,7 @@
 """Collect every text of an update from the library's objects. Pure.
 
-Names of users and chats are excluded: a name is not a message. If a third party's name looked like a code,
-the application would not get other users' messages.
+Names of users and chats are excluded: a name is not a message. Otherwise, if a third party's name looked like
+a code, the bot would withhold each update with this name from the application.
 """
 
 from __future__ import annotations

@@ -393,7 +393,7 @@ class StreamableHttp:
             return False
         if message is None:
             return False
-        # Only the response can be so large that its kind cannot be read.
+        # If a message is so large that its kind cannot be read, it is the response: no other is so large.
         return not messages or any(item.is_response and item.id == message.id for item in messages)
 
     async def _reopen(self, generation: int) -> None:
@@ -483,7 +483,10 @@ class StreamableHttp:
 
 
 def _create_background_task(work: Coroutine[object, object, T]) -> asyncio.Task[T]:
-    """Create a task that asks no user for a login: the target of prompts is a context variable."""
+    """Create a task that asks no user for a login.
+
+    Its context is empty, so the context variable with the target of prompts is not set.
+    """
     return asyncio.create_task(work, context=contextvars.Context())
 
 

@@ -206,7 +206,10 @@ def encode(members: Mapping[str, Any]) -> bytes:
 
 
 def to_line(text: bytes) -> bytes:
-    """Replace the line breaks of a JSON text by blanks: JSON strings contain none, so they are whitespace."""
+    """Replace each line break of a JSON text with a blank.
+
+    A JSON string contains no line break, so each line break is whitespace between tokens.
+    """
     return text.removeprefix(BYTE_ORDER_MARK).replace(b"\r", b" ").replace(b"\n", b" ").strip()
 
 

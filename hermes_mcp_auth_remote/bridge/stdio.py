@@ -173,8 +173,8 @@ class LineWriter:
     async def write(self, message: bytes | MessageBuffer) -> None:
         """Write a message; returns when it is written. Ignores a client that no longer reads.
 
-        A cancelled caller waits until its buffer is written. Half a line would break the protocol, and the
-        caller closes the buffer.
+        A cancelled caller also waits until its buffer is written, because it closes the buffer afterwards. If
+        it closed the buffer earlier, the thread would write half a line, which breaks the protocol.
         """
         is_waiting = bool(self._unwritten) or self._room.locked()
         if isinstance(message, bytes) and not (is_waiting or self._is_closed):

@@ -51,7 +51,8 @@ EXAMPLE_CONFIG = """\
       url: https://mcp.linear.app/mcp
       auth: oauth"""
 
-# Runs a bot until it is cancelled. When the bot has started, it calls its argument with the bot's name.
+# A function that runs a bot until it is cancelled. Its argument is a callback: the function calls it with the
+# bot's name when the bot has started.
 BotRunner = Callable[[Callable[[str], None]], Coroutine[object, object, None]]
 
 
@@ -171,7 +172,7 @@ def _make_bot(
 
 
 def _option(options: argparse.Namespace, name: str) -> str | None:
-    """Return the value of a platform's option. A flag is set if this value is not empty."""
+    """Return the value of a platform's option. The value of a flag is a bool: use only its truth."""
     value: str | None = getattr(options, name.replace("-", "_"))
     return value
 

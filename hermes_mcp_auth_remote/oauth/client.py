@@ -330,11 +330,12 @@ def register_client(
 ) -> Exchange[Client]:
     """Register a client; if the server refuses, try again with another request.
 
-    The next request has the other loopback host in the redirect URI (quirk 22), or no device grant. With
-    `for_device_flow`, a request for only the device grant comes before these, for servers that allow one
-    grant per client (quirk 58). Read the accepted redirect URI from `redirect_uris`, and call
-    `device.can_use_device_flow` and `can_use_code_flow` for the grants. Raises RegistrationError,
-    MalformedResponse or a NetworkError.
+    If the server refuses the redirect URI, the next request has the other loopback host (quirk 22). If it
+    refuses the grants, the next request has no device grant. With `for_device_flow`, a request for only the
+    device grant comes before that one, because some servers allow one grant per client (quirk 58).
+
+    Read the accepted redirect URI from `redirect_uris`, and call `device.can_use_device_flow` and
+    `can_use_code_flow` for the grants. Raises RegistrationError, MalformedResponse or a NetworkError.
     """
     has_device_flow = supports_device_flow(authorization_server)
     scope = tuple(scope)

@@ -46,7 +46,7 @@ _WHOLE_ADDRESS_ADVICE = (
 
 # A code whose end is certain although no delimiter follows it. It consists of unreserved characters and
 # escapes (RFC 3986 section 2.3), and of characters that servers leave unescaped inside a code. It contains no
-# ellipsis (a window did not show a part) and no "http" (a second address starts).
+# ellipsis, which would mean that a window hid a part, and no "http", which would begin a second address.
 _PLAIN_CODE = re.compile(
     r"(?!.*(?:\.\.\.|http))(?:[\w.~!$*'(),:@/+=-]|%[0-9A-Fa-f]{2})*(?:[\w=/+-]|%[0-9A-Fa-f]{2})", re.ASCII
 )
@@ -267,7 +267,8 @@ def _check_response(
         )
     if issuer is None and request.is_iss_required:
         raise PasteRefused(
-            f"{host_of(request.issuer)} promises to say who it is (iss), and that address does not.",
+            "That address does not say which server responded (iss), although "
+            f"{host_of(request.issuer)} promises that each response does.",
             _WHOLE_ADDRESS_ADVICE,
         )
     if "error" in parameters:
@@ -354,7 +355,8 @@ def _stateless_error(
     )
 
 
-# Some browsers copy an address with unescaped spaces. Any other character that `paste` excludes ends it.
+# Some browsers copy an address with unescaped spaces. So white space and curly single quotes do not end the
+# description. The other characters that `paste` excludes end it.
 _DESCRIPTION = re.compile(r"[?&#]error_description=([^&#<>\"`“”]*)")
 
 

@@ -12,8 +12,8 @@ from hermes_mcp_auth_remote.oauth.host_names import is_strict_host, unmap_ipv4
 
 # Not all browsers and proxies accept longer URLs.
 MAX_URL_CHARS = 8192
-# RFC 1035 section 2.3.4. urlsplit applies NFKC to a host, which turns some characters into 18, and IDNA takes
-# a millisecond per hundred characters. So refuse longer hosts before both steps.
+# RFC 1035 section 2.3.4. urlsplit applies NFKC to a host, which turns one character into up to 18 characters.
+# IDNA takes a millisecond for each hundred characters. So refuse longer hosts before both steps.
 MAX_HOST_CHARS = 253
 MAX_LABEL_CHARS = 63
 # Host, brackets, colon and port. The limit leaves room for user information, which has its own error message.
@@ -25,8 +25,9 @@ _IGNORED_CHARS = re.compile(r"[\t\r\n]")
 # IDNA reads these characters as a dot (RFC 3490 section 3.1).
 _DOT_CHARS = re.compile("[.\u3002\uff0e\uff61]")
 _SAFE_CHARS = "!$%&'()*+,-./:;=?@_~[]"
-# The host syntax of RFC 3986 section 3.2.2 that all browsers accept: no percent signs, which they decode.
 _FORBIDDEN_CHARS = re.compile(r'[\x00-\x20\x7f\\<>"^`{|}]')
+# The part of the host syntax of RFC 3986 section 3.2.2 that all browsers accept. It has no percent sign,
+# because browsers decode percent signs.
 _HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?")
 
 

@@ -314,7 +314,7 @@ class AuthService:
         return await run_file_work(self.blocking.keys, owner)
 
     async def list_notices(self) -> list[Notice]:
-        """List the notices to chat users that a session needs a login; raises StoreError."""
+        """List the notices that tell chat users that a session needs a login; raises StoreError."""
         return await run_file_work(self.blocking.notices.list_all)
 
     async def change_notices(self, apply_change: Callable[[list[Notice]], Iterable[Notice]]) -> list[Notice]:

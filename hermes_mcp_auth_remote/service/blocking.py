@@ -116,5 +116,5 @@ class BlockingReader:
 
     @property
     def notices(self) -> NoticeStore:
-        """The notices to chat users that a session needs a login."""
+        """The notices that tell chat users that a session needs a login."""
         return self._deps.store.notices

@@ -105,7 +105,8 @@ def next_step(
     elif is_loopback_host(_host(login.request.redirect_uri)):
         instruction = f"Open the address on any device. After you approve, {expected_failure} {paste}"
         if port is not None:
-            forward_hint = wrap_text("Or run this on your computer first, and copy nothing:", columns)
+            hint = "Or run this on your computer first; then you need not copy that page's address:"
+            forward_hint = wrap_text(hint, columns)
             # Keep the command unbroken on its own line: the user copies it.
             forward_hint += f"\n{options.forward_command or f'ssh -N -L {port}:127.0.0.1:{port} USER@HOST'}"
     else:

@@ -107,7 +107,7 @@ RUNS = DEFAULT_RUNS | ALL_RUNS
 # In these scenarios the client must refuse the server; this is our client's error message.
 REFUSALS = {
     "auth/resource-mismatch": "DiscoveryFailed: The protected resource metadata is for evil.example.com",
-    "auth/iss-supported-missing": "PasteRefused: localhost promises to say who it is (iss)",
+    "auth/iss-supported-missing": "PasteRefused: That address does not say which server responded (iss)",
     "auth/iss-wrong-issuer": "PasteRefused: That response comes from another authorization server",
     "auth/iss-unexpected": "PasteRefused: That response comes from another authorization server",
     "auth/iss-normalized": "PasteRefused: That response comes from another authorization server",

@@ -22,7 +22,7 @@ METADATA_DOCUMENT_URL = "https://hermes.example/client.json"
 def script_preparation(
     previous_login: PreviousLogin | None = None, options: ServerOptions | None = None, **members: object
 ) -> ExchangeScript[PreparedLogin]:
-    """Script up to the authorization server's metadata; the members override it."""
+    """Script the requests up to the authorization server's metadata; `members` override its members."""
     server = Server("x", URL, options or ServerOptions())
     nonces = LoginNonces(Secret(STATE), Secret(VERIFIER))
     script = script_exchange(

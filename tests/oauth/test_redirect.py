@@ -289,9 +289,9 @@ def test_quirk_39_iss_is_compared_if_present_and_required_if_advertised() -> Non
     assert read_code(right) == CODE
     assert read_code(right, authorization_server=ISS_SERVER) == CODE
     assert read_code(f"{URL}&iss={ISSUER}", authorization_server=ISS_SERVER) == CODE
-    assert "promises to say who it is" in expect_refusal(URL, authorization_server=ISS_SERVER)
+    assert "does not say which server responded" in expect_refusal(URL, authorization_server=ISS_SERVER)
     denied = f"{REDIRECT_URI}?error=access_denied&state={STATE}"
-    assert "promises to say who it is" in expect_refusal(denied, authorization_server=ISS_SERVER)
+    assert "does not say which server responded" in expect_refusal(denied, authorization_server=ISS_SERVER)
 
 
 @covers("iss-mismatch")

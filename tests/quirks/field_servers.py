@@ -56,7 +56,7 @@ def requested_scope(login: Login) -> set[str]:
     return set(login.request.scope or ())
 
 
-@quirk_case(65, "a call gets 403 insufficient_scope: a later login in any process asks for the union")
+@quirk_case(65, "403 insufficient_scope: a later login in any process requests the old and the new scopes")
 def step_up_in_another_process(harness: QuirkHarness) -> None:
     harness.log_in()
     demand_scope(harness, "mcp:tools mcp:write")

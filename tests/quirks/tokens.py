@@ -125,7 +125,7 @@ def expired_in_200(harness: QuirkHarness) -> None:
     assert harness.requests_of("refresh") == []
 
 
-@quirk_case(38, "403 insufficient_scope: a login with the union, no refresh")
+@quirk_case(38, "403 insufficient_scope: a login with the old and the new scopes, no refresh")
 def step_up(harness: QuirkHarness) -> None:
     harness.configure(scope=frozenset({"mcp:tools"}))
     harness.log_in()

@@ -5,9 +5,10 @@ everything that belongs to them. Each file is replaced atomically. The files of 
 replaced together (`login_commit`). If the process that stores them is killed, the next read by any process of
 this program completes the commit or rolls it back (`login_commit_recovery`).
 
-The binding says which server, issuer and client the tokens belong to. It is written first. Until the commit
-is complete, it contains the fingerprint of the new tokens and the binding of the old tokens. So no reader
-uses a refresh token with the metadata of another issuer.
+The binding says which server, issuer and client the tokens belong to, and contains the fingerprint of these
+tokens. The new binding is written first. Until the commit is complete, its file also contains the old
+binding, which applies to the old tokens. So no reader uses a refresh token with the metadata of another
+issuer.
 """
 
 from __future__ import annotations
@@ -188,9 +189,9 @@ class FileStore:
         """Store a new login's credentials, all of them or none; the caller holds `lock(key)`.
 
         If client, metadata or binding is None, the stored one is removed, because it belongs to other tokens.
-        If tokens is None, the stored tokens stay. Marks the login `login_id` as done; if this process is
-        killed, the process that completes the commit does so. Raises StoreConflict, StoreUnwritable,
-        StoreUnsafe.
+        If tokens is None, the stored tokens stay. Marks the login `login_id` as done. If this process is
+        killed first, the process that completes the commit marks it as done. Raises StoreConflict,
+        StoreUnwritable, StoreUnsafe.
         """
         self._prepare_folders(key)
         self._check_version(key, expect)
@@ -280,7 +281,10 @@ class FileStore:
         check_writable(self._path(key, TOKENS))
 
     def recover_login(self, key: CredentialKey, login_id: str) -> bool:
-        """Complete or roll back the login of a killed process; True if a live process still stores it."""
+        """Complete or roll back the login of a killed process.
+
+        Return True if a live process has not finished storing it.
+        """
         self._recover_login(key)
         try:
             record = read_record(self._path(key, COMMIT_RECORD))

@@ -67,7 +67,7 @@ def recover_commit(record_path: Path, logins: LoginFiles) -> None:
 
 
 def finish_commit(commit: Commit) -> None:
-    """Remove the record of a complete commit, and the previous binding from the new binding."""
+    """Remove the previous binding from the new binding's file, then the record of the complete commit."""
     with suppress(StoreError):
         for change in commit.changes:
             path = commit.path_for(change)

@@ -1,9 +1,9 @@
 """The files of a store that contain one small record: of a session, or a list.
 
-Why the last refresh of a session failed is in `mcp-tokens/<stem>.refresh-failure`, and that a server refuses
-new tokens too in `mcp-tokens/<stem>.token-refusal`. Older versions and Hermes neither read nor rewrite these
-files. They contain a fingerprint of their tokens, so they do not apply to later tokens. Nothing depends on
-them: a file that cannot be read counts as missing.
+`mcp-tokens/<stem>.refresh-failure` says why the last refresh of a session failed.
+`mcp-tokens/<stem>.token-refusal` says that the server refuses refreshed tokens too. Older versions and Hermes
+neither read nor rewrite these files. They contain a fingerprint of their tokens, so they do not apply to
+later tokens. Nothing depends on them: a file that cannot be read counts as missing.
 
 The notices to users are in `mcp-tokens/logins/.notices.json`: they survive restarts, so that each user
 receives each notice once. The users that administrators have admitted are in `mcp-auth-people.json`, beside
