@@ -1,8 +1,9 @@
-"""All errors of this package, as one tree. This module imports nothing.
+"""All errors of this package, as one tree. This module imports nothing at its start.
 
     McpAuthError
     |-- ConfigError                  the configuration is wrong
-    |   `-- ServerNotFound
+    |   |-- ServerNotFound
+    |   `-- AmbiguousAddress         two servers have the address
     |-- ServerError                  a server broke a rule
     |   |-- MalformedResponse        not the JSON or form that the step defines
     |   |-- UnsafeUrl                a URL that this package does not show, open or fetch
@@ -40,7 +41,8 @@
         `-- StoreBusy
 
 Each class has a stable `.code` for programs, a message that says what happened, and an `.advice` that says
-what to do next. No message or advice contains a token, a code, a verifier or a paste.
+what to do next. The advice is also a note of the exception (PEP 678), so a traceback shows it, also inside an
+ExceptionGroup. No message or advice contains a token, a code, a verifier or a paste.
 
 This package writes message and advice itself, because a model may read them. A server's text (an
 `error_description`, the scope of a challenge, an unknown error code) is only in `.server_message`, which only
@@ -51,6 +53,8 @@ a checked address.
 from __future__ import annotations
 
 MAX_SERVER_MESSAGE_CHARS = 300
+# The reason of an AuthorizationRequired if no login is stored.
+NEVER_LOGGED_IN = "nobody has logged in yet"
 
 
 def clean_server_message(text: str) -> str:
@@ -73,9 +77,25 @@ class McpAuthError(Exception):
 
     def __init__(self, message: str, advice: str | None = None, *, server_message: str = "") -> None:
         super().__init__(message)
-        if advice is not None:
-            self.advice = advice
+        self.advice = self.advice if advice is None else advice
         self.server_message = clean_server_message(server_message)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set an attribute. A new advice replaces the note of the old one."""
+        if name == "advice":
+            notes: list[str] = getattr(self, "__notes__", [])
+            others = [note for note in notes if note not in {self.advice, value}]
+            super().__setattr__("__notes__", [value, *others])
+        super().__setattr__(name, value)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # `copy` and `pickle` would call __init__ with the message alone.
+        return _restore_error, (type(self), self.args), self.__dict__
+
+
+def _restore_error(error_class: type[McpAuthError], args: tuple[object, ...]) -> McpAuthError:
+    """Create an error without a call of its __init__; the caller sets its attributes."""
+    return error_class.__new__(error_class, *args)
 
 
 class ConfigError(McpAuthError):
@@ -102,6 +122,24 @@ class ServerNotFound(ConfigError):
         """`config_files` is the identity of the files without the server (`hermes_home.config_identity`)."""
         super().__init__(message, advice, server_message=server_message)
         self.config_files = config_files
+
+
+class AmbiguousAddress(ConfigError):
+    """Two or more servers have the address that the caller gave; `.names` are their names."""
+
+    code = "ambiguous_address"
+    advice = "Use the server's name instead of its address."
+
+    def __init__(
+        self,
+        message: str,
+        advice: str | None = None,
+        *,
+        server_message: str = "",
+        names: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, advice, server_message=server_message)
+        self.names = names
 
 
 class ServerError(McpAuthError):
@@ -349,11 +387,12 @@ class LoginNotFound(LoginError):
 
 
 class AuthorizationRequired(McpAuthError):
-    """The user must log in, and this process cannot ask. Holds no URL, so that a model gets none.
+    """The user must log in, and this process cannot ask. Holds no address of a login: a model may read it.
 
     `.server_name` is the server's name. `.reason` says why, in this package's own text. `.login_id` is the id
     of a login that already waits, or None; `.expires_at` is the end of that login in epoch seconds, or None.
-    `.challenge` is the `oauth.challenge.Challenge` that the login must satisfy, or None.
+    `.challenge` is the `oauth.challenge.Challenge` that the login must satisfy, or None. `advice` is None if
+    config.yaml has the server (`commands.login_advice`).
     """
 
     code = "authorization_required"
@@ -362,15 +401,16 @@ class AuthorizationRequired(McpAuthError):
         self,
         server_name: str,
         *,
-        reason: str = "nobody has logged in yet",
+        reason: str = NEVER_LOGGED_IN,
         login_id: str | None = None,
         expires_at: float | None = None,
         challenge: object | None = None,
         server_message: str = "",
+        advice: str | None = None,
     ) -> None:
         super().__init__(
             f"{server_name} needs a login: {reason}.",
-            f"Run `hermes-mcp-auth login {server_name}`.",
+            f"Run `hermes-mcp-auth login {_quote(server_name)}`." if advice is None else advice,
             server_message=server_message,
         )
         self.server_name = server_name
@@ -378,6 +418,13 @@ class AuthorizationRequired(McpAuthError):
         self.login_id = login_id
         self.expires_at = expires_at
         self.challenge = challenge
+
+
+def _quote(name: str) -> str:
+    """Quote a server's name for a shell."""
+    import shlex  # noqa: PLC0415  most programs raise no such error
+
+    return shlex.quote(name)
 
 
 class StoreError(McpAuthError):

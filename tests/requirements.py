@@ -473,6 +473,25 @@ REQUIREMENTS = (
         "this package",
     ),
     Requirement(
+        "one-identity",
+        "An address means the server that has it, in every command, program and chat.",
+        "this package",
+    ),
+    Requirement("advice-runs", "A command that an advice names runs exactly as printed.", "this package"),
+    Requirement(
+        "advice-note",
+        "A traceback shows the advice of an error once, also inside an ExceptionGroup.",
+        "PEP 678",
+    ),
+    Requirement(
+        "server-choice", "If `login` names no server, the user chooses one from a list.", "this package"
+    ),
+    Requirement(
+        "did-you-mean",
+        "If a user mistypes a verb or a server's name, the error names a similar one.",
+        "this package",
+    ),
+    Requirement(
         "exit-codes", "Each error that ends a command has a sentence and a stable exit code.", "this package"
     ),
     Requirement("no-escape", "Text from a server cannot control a terminal.", "security 13"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import inspect
+import pickle
 import re
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -15,7 +19,10 @@ from hermes_mcp_auth_remote.errors import (
     McpAuthError,
     TokenError,
 )
+from hermes_mcp_auth_remote.store.credentials import Credentials
+from hermes_mcp_auth_remote.store.protocol import StoreConflict, Stored, Version
 from tests.requirements import covers
+from tests.store.builders import build_credentials
 
 
 def error_classes(kind: type[McpAuthError]) -> Iterator[type[McpAuthError]]:
@@ -78,4 +85,64 @@ def test_authorization_required_names_the_server_and_the_command_and_no_url() ->
     error = AuthorizationRequired("linear", reason="the session is over", login_id="7", expires_at=1.0)
     assert str(error) == "linear needs a login: the session is over."
     assert error.advice == "Run `hermes-mcp-auth login linear`."
+    assert AuthorizationRequired("my notes").advice == "Run `hermes-mcp-auth login 'my notes'`."
     assert (error.server_name, error.login_id, error.expires_at) == ("linear", "7", 1.0)
+
+
+@covers("advice-note")
+@pytest.mark.parametrize("kind", [*ERROR_CLASSES, StoreConflict])
+@pytest.mark.parametrize(
+    "copy_error",
+    [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))],
+    ids=["copy", "deepcopy", "pickle"],
+)
+def test_a_copied_error_is_the_same_and_has_its_advice_once(
+    kind: type[McpAuthError], copy_error: Callable[[McpAuthError], McpAuthError]
+) -> None:
+    error = make_error(kind)
+    error.server_message = "The server's own text"
+    error.add_note("a note of the caller")
+    error.advice = "Do that instead."
+    copied = copy_error(copy_error(error))
+    assert type(copied) is kind
+    assert str(copied) == str(error)
+    assert vars(copied) == vars(error)
+    assert copied.__notes__ == ["Do that instead.", "a note of the caller"]
+
+
+@covers("advice-note")
+def test_a_conflict_is_copied_without_its_credentials() -> None:
+    found = Stored(build_credentials(), Version("1"))
+    copied = pickle.loads(pickle.dumps(StoreConflict("It has changed.", found=found)))
+    assert copied.found == Stored(Credentials(), None)
+    assert copied.__notes__ == ["Try again."]
+
+
+@covers("advice-note")
+def test_the_traceback_of_a_task_group_shows_the_advice_once() -> None:
+    error = AuthorizationRequired("linear", login_id="7")
+
+    async def call() -> None:
+        try:
+            raise error
+        except AuthorizationRequired as caught:
+            raise caught from None
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(call())
+
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(main())
+    text = "".join(traceback.format_exception(caught.value))
+    assert text.count("Run `hermes-mcp-auth login linear`.") == 1
+
+
+def test_a_note_of_the_caller_stays_when_the_advice_changes() -> None:
+    error = McpAuthError("It broke.")
+    assert error.__notes__ == [McpAuthError.advice]
+    error.add_note("mine")
+    error.advice = "First."
+    error.advice = "Second."
+    error.advice = "Second."
+    assert error.__notes__ == ["Second.", "mine"]

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Literal, NamedTuple, NewType, Protocol, TypeAlias, TypeVar
+from typing import Final, Literal, NamedTuple, NewType, Protocol, TypeAlias, TypeVar, cast
 
 from hermes_mcp_auth_remote.errors import StoreError
 from hermes_mcp_auth_remote.login import Login
@@ -103,6 +103,11 @@ class StoreConflict(StoreError):
     ) -> None:
         super().__init__(message, advice, server_message=server_message)
         self.found = found
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Credentials contain secrets, which are never pickled.
+        create, arguments, state = super().__reduce__()
+        return create, arguments, {**cast("dict[str, object]", state), "found": Stored(Credentials(), None)}
 
 
 @dataclass(frozen=True, slots=True)
