@@ -151,6 +151,7 @@ class Server:
     (`${…}`).
     `is_public_only` is True if a chat user named the URL: then only addresses of the public internet may be
     reached, also for the server itself.
+    `is_known` is True if config.yaml or a stored login has this name: a command can use the name alone.
     """
 
     name: str
@@ -159,6 +160,7 @@ class Server:
     headers: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
     config_files: str | None = field(default=None, compare=False)
     is_public_only: bool = False
+    is_known: bool = field(default=False, compare=False)
 
 
 def owner_for(mode: OwnershipMode, platform: str, user_id: str) -> Owner:

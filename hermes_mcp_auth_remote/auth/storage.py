@@ -69,7 +69,7 @@ class SharedTokenStorage:
         service: AuthService | None = None,
         clock: Clock = time.time,
     ) -> None:
-        self.server = open_session(server).server if isinstance(server, str) else server
+        self.server = open_session(server, owner).server if isinstance(server, str) else server
         self._owner = owner
         self._redirect_uri = redirect_uri
         self._service = service or default_service()

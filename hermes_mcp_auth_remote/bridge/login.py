@@ -8,16 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from hermes_mcp_auth_remote.commands import finish_command
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, open_listener
 from hermes_mcp_auth_remote.terminal.loopback import Listener
-from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
+from hermes_mcp_auth_remote.values import CredentialKey, Server
 
 _log = logging.getLogger(__name__)
 
@@ -187,20 +187,9 @@ def elicitation_text(login: Login) -> str:
     return text if device is None else f"{text} Enter or compare the code {device.user_code}."
 
 
-def login_command(server_argument: str, owner: Owner) -> str:
-    """Return the command for a login, for a server's name or URL as the operator wrote it.
-
-    A URL with a query may contain a key, so the command then contains ADDRESS in its place.
-    """
-    argument = [server_argument]
-    if "://" in server_argument:
-        argument = ["--url", "ADDRESS" if "?" in server_argument else server_argument]
-    return shlex.join(["hermes-mcp-auth", "login", *argument, *(["--owner", owner] if owner else [])])
-
-
 def login_error_text(error: AuthorizationRequired, command: str) -> str:
     """Return an error text for the client: the command and a waiting login's id, without an address."""
     text = f"{error} Run `{command}`. Then try again."
     if error.login_id is None:
         return text
-    return f"{text} Or finish the login that waits: `hermes-mcp-auth login --finish {error.login_id}`."
+    return f"{text} Or finish the login that waits: `{finish_command(error.login_id)}`."

@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from hermes_mcp_auth_remote.cli.examples import help_examples
+from hermes_mcp_auth_remote.cli.verbs import VERBS
 from hermes_mcp_auth_remote.platforms import PLATFORMS, id_examples, join_alternatives
 
 # Python 3.14 would colour help texts. They are the same on each Python, and the README quotes them.
@@ -163,7 +164,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     login = add("login", help="log in to a server", description=_LOGIN)
     _add_server_arguments(login, is_optional=True)
-    login.add_argument("--url", help="the server's address, if config.yaml does not have it")
+    login.add_argument(
+        "--url",
+        help="the server's address, if config.yaml does not have it; - reads it from standard input",
+    )
     login.add_argument(
         "--flow",
         choices=_FLOWS,
@@ -238,6 +242,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
     """Parse `argv`. Do not parse the command after `run ... --`: it has its own options."""
+    _refuse_misspelt_verb(parser, argv)
     options, unknown = parser.parse_known_args(own_arguments(argv))
     if unknown:
         message = f"unrecognized arguments: {shlex.join(unknown)}"
@@ -247,6 +252,18 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> argpars
     if options.verb == "run":
         options.command = argv[len(own_arguments(argv)) + 1 :]
     return options
+
+
+def _refuse_misspelt_verb(parser: argparse.ArgumentParser, argv: list[str]) -> None:
+    """End with the usage if the first argument is similar to a verb."""
+    verb = next((argument for argument in argv if not argument.startswith("-")), None)
+    if verb is None or verb in VERBS:
+        return
+    # Import late: few commands need it.
+    from difflib import get_close_matches
+
+    if similar_verbs := get_close_matches(verb.lower(), VERBS, 1):
+        parser.error(f"there is no command {verb}; did you mean `{parser.prog} {similar_verbs[0]}`?")
 
 
 def own_arguments(argv: list[str]) -> list[str]:

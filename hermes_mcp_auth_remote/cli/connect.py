@@ -9,12 +9,13 @@ import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 
-from hermes_mcp_auth_remote.bridge.login import BrowserPrompter, ChatPrompter, ClientLogin, login_command
+from hermes_mcp_auth_remote.bridge.login import BrowserPrompter, ChatPrompter, ClientLogin
 from hermes_mcp_auth_remote.bridge.stdio import LineWriter
 from hermes_mcp_auth_remote.cli.extras import install_command
 from hermes_mcp_auth_remote.cli.login_via_chat import parse_via
 from hermes_mcp_auth_remote.cli.servers import current_home, resolve_server
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
+from hermes_mcp_auth_remote.commands import login_command
 from hermes_mcp_auth_remote.config.chats import ChatSettings, load_chat_settings
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.http.tls import tls_context
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     os.dup2(stray_output, sys.stdout.fileno())
     logging.basicConfig(format="hermes-mcp-auth: %(message)s", stream=sys.stderr)
     logging.getLogger("hermes_mcp_auth_remote.bridge").setLevel(logging.INFO)
-    command = login_command(options.server, owner)
+    command = login_command(server, owner)
     run_until_stopped(_relay(service, server, owner, command, via, output, no_browser=options.no_browser))
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hermes_mcp_auth_remote.cli.output import error_members
-from hermes_mcp_auth_remote.cli.servers import login_command
+from hermes_mcp_auth_remote.commands import finish_command, login_command
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
@@ -28,7 +28,6 @@ from hermes_mcp_auth_remote.terminal.text import (
     NEXT_LABEL,
     Command,
     clock_time,
-    finish_command,
     next_event,
     session_end,
     table,
@@ -269,4 +268,4 @@ def _waiting_rows(login: Login, now: float) -> list[tuple[str, str]]:
     if login.poll_state is not None:
         # In the device flow there is nothing to paste: the process that started the login polls.
         return [("Waiting", f"a login waits until {until} for a code to be entered on another device")]
-    return [("Waiting", f"a login waits until {until}"), (COMMAND_LABEL, Command(finish_command(login)))]
+    return [("Waiting", f"a login waits until {until}"), (COMMAND_LABEL, Command(finish_command(login.id)))]

@@ -17,9 +17,10 @@ from hermes_mcp_auth_remote.cli.doctor_report import (
     support_rows,
 )
 from hermes_mcp_auth_remote.cli.output import error_members, exit_code, print_json, print_result
-from hermes_mcp_auth_remote.cli.servers import command_for, current_configuration, current_home, login_command
+from hermes_mcp_auth_remote.cli.servers import current_configuration, current_home
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.cli.status import print_no_servers, select_keys
+from hermes_mcp_auth_remote.commands import command_for, login_command
 from hermes_mcp_auth_remote.config import Configuration
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.http.traced_exchange import proxy_address_for

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from hermes_mcp_auth_remote.cli.connection_status import ConnectionStatus
 from hermes_mcp_auth_remote.cli.doctor_report import describe_response
-from hermes_mcp_auth_remote.cli.servers import current_home, login_command, resolve_server
+from hermes_mcp_auth_remote.cli.servers import current_home, resolve_server
+from hermes_mcp_auth_remote.commands import login_command
 from hermes_mcp_auth_remote.config import Configuration
 from hermes_mcp_auth_remote.errors import (
     AuthorizationRequired,
@@ -106,6 +107,8 @@ async def examine_server(examination: Examination, configuration: Configuration)
         examination.server = await run_file_work(
             resolve_server, examination.server_argument, examination.owner, configuration
         )
+        if examination.server.is_known:
+            examination.server_argument = examination.server.name
     except McpAuthError as error:
         examination.errors.append(error)
     else:

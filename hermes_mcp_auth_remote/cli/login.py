@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from hermes_mcp_auth_remote.cli.connection_output import print_connection
 from hermes_mcp_auth_remote.cli.output import print_json
-from hermes_mcp_auth_remote.cli.servers import current_home, resolve_server, server_at_url
+from hermes_mcp_auth_remote.cli.server_choice import choose_server, read_url
+from hermes_mcp_auth_remote.cli.servers import current_home, resolve_server, server_for_login
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
+from hermes_mcp_auth_remote.commands import READ_URL, finish_command
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login, login_state_error
 from hermes_mcp_auth_remote.service import AuthService
@@ -21,7 +23,6 @@ from hermes_mcp_auth_remote.terminal.browser import detect_browser_support, is_s
 from hermes_mcp_auth_remote.terminal.input import has_standard_input, open_line_source
 from hermes_mcp_auth_remote.terminal.prompt import AnswerChannels, log_in
 from hermes_mcp_auth_remote.terminal.screen import PlainScreen
-from hermes_mcp_auth_remote.terminal.text import finish_command
 from hermes_mcp_auth_remote.terminal.window import obeys_escapes, terminal_size, uses_colour
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Flow, Server
@@ -29,6 +30,8 @@ from hermes_mcp_auth_remote.values import Flow, Server
 
 def run(options: argparse.Namespace) -> int:
     """Log in. Raises the McpAuthError that ended the login."""
+    if options.finish is None:
+        _complete_arguments(options)
     if options.via is not None:
         from hermes_mcp_auth_remote.cli import login_via_chat
 
@@ -40,10 +43,7 @@ def run(options: argparse.Namespace) -> int:
             run_until_stopped(_complete_login(service, options.finish, screen)), as_json=options.json
         )
         return 0
-    url = options.url
-    server = (
-        resolve_server(options.server, owner) if url is None else server_at_url(url, options.server, owner)
-    )
+    server = server_for_login(options, owner)
     flow = options.flow or server.options.flow
     screen = screen_for(options, service, waits=not options.no_wait)
     if options.no_wait:
@@ -51,13 +51,21 @@ def run(options: argparse.Namespace) -> int:
         screen.show(login, browser_opened=False, port=None)
         if not options.json:
             purpose = "Then paste it into" if login.poll_state is None else "To wait for the login"
-            print(f"{purpose}: {finish_command(login)}", flush=True)
+            print(f"{purpose}: {finish_command(login.id)}", flush=True)
         return 0
     channels = detect_answer_channels(flow)
     connection = run_until_stopped(log_in(service, server, screen, open_line_source(), channels, owner))
     uses_machine_grant = server.options.grant != "authorization_code"
     print_connection(connection, as_json=options.json, uses_machine_grant=uses_machine_grant)
     return 0
+
+
+def _complete_arguments(options: argparse.Namespace) -> None:
+    """Let the user choose a server if the arguments name none, and read the address for `--url -`."""
+    if options.url == READ_URL:
+        options.url = read_url()
+    elif options.url is None and options.server is None:
+        options.server = choose_server(options)
 
 
 def detect_answer_channels(flow: Flow) -> AnswerChannels:

@@ -10,7 +10,7 @@ import time
 
 from hermes_mcp_auth_remote.cli.connection_output import print_connection
 from hermes_mcp_auth_remote.cli.output import print_json, print_paragraph
-from hermes_mcp_auth_remote.cli.servers import current_home, resolve_server, server_at_url
+from hermes_mcp_auth_remote.cli.servers import current_home, server_for_login
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.config.chats import ChatSettings, load_chat_settings
 from hermes_mcp_auth_remote.errors import ConfigError, LoginCancelled, McpAuthError
@@ -35,10 +35,7 @@ def run(options: argparse.Namespace) -> int:
     home = current_home()
     chats = load_chat_settings(home, os.environ) or ChatSettings()
     owner = options.owner or chats.owner(platform, user)
-    url = options.url
-    server = (
-        resolve_server(options.server, owner) if url is None else server_at_url(url, options.server, owner)
-    )
+    server = server_for_login(options, owner)
     service = AuthService(home, device_platforms=chats.device_platforms)
     remote_login = _RemoteLogin(service, server, Origin(platform, user_id=user), owner, as_json=options.json)
     if options.no_wait:

@@ -86,7 +86,7 @@ def report_error(error: McpAuthError, *, as_json: bool, doctor_command: str | No
 
 def doctor_command(error: McpAuthError, options: argparse.Namespace) -> str | None:
     """Return the `doctor` command that shows each request of a failed login, None if that does not help."""
-    from hermes_mcp_auth_remote.cli.servers import command_for
+    from hermes_mcp_auth_remote.commands import command_for
 
     # After a failed login by URL, no name leads to the server. The query of a URL may contain a key.
     server_argument = options.url or options.server

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
+from hermes_mcp_auth_remote.cli.output import print_paragraph
+from hermes_mcp_auth_remote.commands import login_command
 from hermes_mcp_auth_remote.config import Configuration, hermes_home_path, read_configuration, server_from_url
-from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, StoreError
+from hermes_mcp_auth_remote.errors import AmbiguousAddress, ConfigError, ServerNotFound, StoreError
+from hermes_mcp_auth_remote.oauth.urls import is_same_address
 from hermes_mcp_auth_remote.phrases import display_url
 from hermes_mcp_auth_remote.service.default import server_by_name, service_at
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
@@ -63,34 +66,59 @@ def server_for_key(key: CredentialKey, configuration: Configuration | None = Non
     return Server(key.server_name, "" if authorization_server is None else authorization_server.issuer)
 
 
-def server_at_url(url: str, name: str | None, owner: Owner = None) -> Server:
-    """Return the server at a URL, for a login.
+def server_for_login(options: argparse.Namespace, owner: Owner) -> Server:
+    """Return the server that the arguments of `login` name: a name, an address, or a name for `--url`.
 
-    Raises ConfigError if the URL is invalid, or if the name already belongs to another URL: a login would
-    replace the credentials of that server.
+    If the address belongs to a known server, says so on standard error. Raises ConfigError if the URL is
+    invalid, or if the name already belongs to another URL: a login would replace the credentials of that
+    server. Raises AmbiguousAddress if several servers have the address and no name is given.
     """
+    configuration = current_configuration()
+    name, url = options.server, options.url
+    if url is None and "://" not in str(name):
+        return resolve_server(name, owner, configuration)
+    url, name = (name, None) if url is None else (url, name)
+    server = _server_at_url(url, name, owner, configuration)
+    if not options.json:
+        if name is None and server.is_known:
+            print_paragraph(
+                f"{display_url(server.url)} is the address of {server.name}: this login is for {server.name}."
+            )
+        elif name is not None and not server.is_known:
+            _report_same_address(server, owner, configuration)
+    return server
+
+
+def _server_at_url(url: str, name: str | None, owner: Owner, configuration: Configuration) -> Server:
     server = server_from_url(url, name)
     try:
-        configured_server = resolve_server(server.name, owner)
+        known_server = resolve_server(
+            url if name is None else name, owner, configuration, with_suggestions=False
+        )
     except ServerNotFound as not_found:
         return replace(server, config_files=not_found.config_files)
+    except AmbiguousAddress:
+        raise
     except (ConfigError, StoreError):
         # A login by URL must work even if config.yaml or a stored file is unreadable.
         return server
-    if configured_server.url != server.url:
+    if not is_same_address(known_server.url, server.url):
         raise ConfigError(
-            f"The name {server.name} already belongs to {display_url(configured_server.url)}.",
-            f"Give the new server another name: hermes-mcp-auth login NAME --url {shlex.quote(server.url)}",
+            f"The name {known_server.name} already belongs to {display_url(known_server.url)}.",
+            f"Give the new server another name, or leave the name out: `{login_command(url, owner)}`.",
         )
-    # This server has its options from config.yaml.
-    return configured_server
+    # A server of config.yaml has its options from there.
+    return known_server
 
 
-def login_command(server_argument: str, owner: Owner = None) -> str:
-    """Return the command for a login, quoted for a shell. `server_argument` is a name or a URL."""
-    return command_for("login", server_argument, owner)
-
-
-def command_for(verb: str, server_argument: str, owner: Owner = None) -> str:
-    """Return the command that runs a verb for a server, quoted for a shell."""
-    return shlex.join(["hermes-mcp-auth", verb, server_argument, *(["--owner", owner] if owner else [])])
+def _report_same_address(server: Server, owner: Owner, configuration: Configuration) -> None:
+    """Say so if another server has the address of a new one."""
+    try:
+        other = resolve_server(server.url, owner, configuration)
+    except (ConfigError, StoreError):
+        return
+    if other.is_known:
+        print_paragraph(
+            f"{other.name} has the same address. After this login, use the names {other.name} and "
+            f"{server.name}: the address alone no longer says which one you mean."
+        )

@@ -160,6 +160,8 @@ def _connection_status(
         server = Server(key.server_name, waiting_logins[-1].server_url)
     except McpAuthError as error:
         return ConnectionStatus(key, shown_as, error=error, waiting_logins=waiting_logins)
+    if server.is_known:
+        shown_as = server.name
     connection, connection_error = None, None
     try:
         connection = service.blocking.connection(server, key.owner)

@@ -6,9 +6,9 @@ import argparse
 from contextlib import suppress
 
 from hermes_mcp_auth_remote.cli.output import print_json
-from hermes_mcp_auth_remote.cli.servers import current_home, login_command, resolve_server
+from hermes_mcp_auth_remote.cli.servers import current_home, resolve_server
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
-from hermes_mcp_auth_remote.errors import AuthorizationRequired, ConfigError, StoreError
+from hermes_mcp_auth_remote.errors import ConfigError, StoreError
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.values import Owner
@@ -44,12 +44,7 @@ def valid_authorization(name: str, owner: Owner) -> tuple[Session, str]:
     """
     service = AuthService(current_home())
     session = service.session(resolve_server(name, owner), owner)
-    try:
-        authorization = run_until_stopped(session.header())
-    except AuthorizationRequired as error:
-        # The session does not know the typed name and the options of this command.
-        error.advice = f"Run `{login_command(name, owner)}`."
-        raise
+    authorization = run_until_stopped(session.header())
     if owner is None:
         # If this fails, the next call is only slower.
         with suppress(StoreError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable
 
+VERBS = ("login", "status", "token", "header", "run", "logout", "connect", "doctor", "serve", "demo")
+
 
 def load_verb(verb: str) -> Callable[[Namespace], int]:  # noqa: C901  one case per verb
     """Import the module of a verb and return its function, which returns an exit code. Raises ValueError."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -11,10 +11,18 @@ from typing import cast
 
 from hermes_mcp_auth_remote.config.files import ConfigFile, read_config_file, variables_in
 from hermes_mcp_auth_remote.config.known_keys import MAX_WARNINGS, entry_warnings, misspelt_sections
-from hermes_mcp_auth_remote.config.server_entry import as_mapping, has_url, read_server, uses_oauth
+from hermes_mcp_auth_remote.config.server_entry import (
+    as_mapping,
+    has_url,
+    is_enabled,
+    read_address,
+    read_server,
+    uses_oauth,
+)
 from hermes_mcp_auth_remote.config.server_names import check_server_name, find_spelling
-from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound
+from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, UnsafeUrl
 from hermes_mcp_auth_remote.hermes_home import file_stem, join_identities
+from hermes_mcp_auth_remote.oauth.urls import canonical_resource
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import Server
 
@@ -90,20 +98,45 @@ class Configuration:
         )
         return self._server(entry_name)
 
-    def server_not_found(self, name: str, *, with_suggestions: bool = True) -> ServerNotFound:
-        """Return the error for a name that config.yaml does not have.
+    def names_at(self, url: str) -> tuple[str, ...]:
+        """Return the names of the entries with this address (`oauth.urls.is_same_address`).
+
+        An entry that is disabled counts only if no other one has the address. Skips entries with an invalid
+        `url`. Raises ConfigError if the file cannot be read, UnsafeUrl for an invalid address.
+        """
+        address = canonical_resource(url)
+        names = [
+            name
+            for name, entry in self._entries.items()
+            if (other := read_address(name, entry, self.variables)) is not None
+            and canonical_resource(other) == address
+        ]
+        enabled_names = [name for name in names if is_enabled(self._entries[name])]
+        return tuple(enabled_names or names)
+
+    def has_entry(self, name: str) -> bool:
+        """Return True if an entry has this name, or a name with the same token files. Raises ConfigError."""
+        return self._find_entry(name) is not None or file_stem(name) in self._names_by_stem
+
+    def server_not_found(
+        self, name: str, *, with_suggestions: bool = True, other_names: Iterable[str] = ()
+    ) -> ServerNotFound:
+        """Return the error for a name that neither config.yaml nor a stored login has.
 
         The search for suggestions compares all known names: turn it off for a name that no user typed.
+        `other_names` are those of stored logins.
         """
         path, advice = self._config_file.path, None
         message = f"No server {name} in {path}."
         if with_suggestions:
-            known_names = [other for other, entry in self._entries.items() if has_url(entry)]
+            entry_names = [other for other, entry in self._entries.items() if has_url(entry)]
+            known_names = list(dict.fromkeys([*entry_names, *other_names]))
             if similar_names := get_close_matches(name, known_names, cutoff=0.5):
                 advice = f"Did you mean {' or '.join(similar_names)}?"
             elif known_names:
                 listed_names = ", ".join(sorted(known_names)[:_MAX_LISTED_NAMES])
-                message = f"No server {name} in {path}; it has {listed_names}."
+                listing = "it has" if known_names == entry_names else "the known names are"
+                message = f"No server {name} in {path}; {listing} {listed_names}."
             else:
                 message = f"No server {name}: {path} names no server with a `url`."
         return ServerNotFound(message, advice, config_files=self.identity)
@@ -133,11 +166,12 @@ class Configuration:
             return None
         return join_identities(config.identity, env.identity)
 
-    def warnings(self, name: str) -> tuple[str, ...]:
+    def warnings(self, name_or_url: str) -> tuple[str, ...]:
         """Return what is probably wrong with an entry, such as a misspelt key; empty if there is no entry."""
         try:
-            entry_name = self._find_entry(name)
-        except ConfigError:
+            entry_names = self.names_at(name_or_url) if "://" in name_or_url else (name_or_url,)
+            entry_name = self._find_entry(entry_names[0]) if len(entry_names) == 1 else None
+        except (ConfigError, UnsafeUrl):
             return ()
         if entry_name is None:
             return ()

@@ -61,10 +61,24 @@ def has_url(entry: object) -> bool:
     return bool(as_mapping(entry).get("url"))
 
 
+def read_address(name: str, entry: object, variables: Mapping[str, str]) -> str | None:
+    """Return the URL of an entry; None if it has none, or an invalid one."""
+    try:
+        url = Section(f"mcp_servers.{name}", entry, variables).url("url") if has_url(entry) else None
+    except ConfigError:
+        return None
+    return None if url is None else safe_url(url, "address")
+
+
+def is_enabled(entry: object) -> bool:
+    """Return False if an entry has `enabled: false`."""
+    return as_mapping(entry).get("enabled", True) is not False
+
+
 def uses_oauth(name: str, entry: object, variables: Mapping[str, str]) -> bool:
     """Return True if Hermes uses OAuth for an entry; raises ConfigError."""
     members = as_mapping(entry)
-    if not members.get("url") or members.get("enabled", True) is False:
+    if not members.get("url") or not is_enabled(entry):
         return False
     section = Section(f"mcp_servers.{name}", members, variables)
     return isinstance(members.get("auth"), str) and has_oauth_auth(section)
@@ -91,7 +105,8 @@ def read_server(name: str, entry: object, variables: Mapping[str, str]) -> Serve
                 "Remove it from config.yaml.",
             )
     headers = {key: Secret(headers_section.string(key) or "") for key in headers_section.members}
-    return Server(name, safe_url(url, "address"), _read_options(section, section.section("oauth")), headers)
+    options = _read_options(section, section.section("oauth"))
+    return Server(name, safe_url(url, "address"), options, headers, is_known=True)
 
 
 def _read_options(section: Section, oauth_section: Section) -> ServerOptions:

@@ -193,6 +193,20 @@ def canonical_resource(url: str) -> str:
     return urlunsplit(parts._replace(path=path, fragment=""))
 
 
+def is_same_address(url: str, other_url: str) -> bool:
+    """True if two URLs are the address of one server; False if one of them is no safe URL.
+
+    The letter case of the host, a default port, a bare slash and a fragment make no difference. The query
+    makes one: some servers select a project or an account by it, and RFC 8707 section 2 lets a resource have
+    a query. Tokens for one query must not go to another. Even the order of parameters can matter to a server,
+    so the queries are compared as text.
+    """
+    try:
+        return url == other_url or canonical_resource(url) == canonical_resource(other_url)
+    except UnsafeUrl:
+        return False
+
+
 def covers_url(resource: str, url: str) -> bool:
     """True if a protected resource's identifier is the server's URL, its origin, or a parent path.
 

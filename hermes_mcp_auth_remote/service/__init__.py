@@ -18,6 +18,7 @@ from hermes_mcp_auth_remote.oauth.metadata import Discovery, discover_metadata
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.service.blocking import BlockingReader
 from hermes_mcp_auth_remote.service.boot_clock import read_boot_time
+from hermes_mcp_auth_remote.service.chat_advice import ChatAdvice
 from hermes_mcp_auth_remote.service.complete_login import LoginCompletion
 from hermes_mcp_auth_remote.service.dependencies import Dependencies, ExchangeRunner
 from hermes_mcp_auth_remote.service.device_logins import DeviceLogins
@@ -113,8 +114,9 @@ class AuthService:
         if clock is None and store.uses_system_clock:
             # The system clock may be set while a login waits.
             boot_clock = boot_clock or read_boot_time
+        chat_advice = None if home is None else ChatAdvice(home)
         self._deps = Dependencies(
-            store, run_exchange, clock or store.now, entropy, platforms, limits, boot_clock
+            store, run_exchange, clock or store.now, entropy, platforms, limits, boot_clock, chat_advice
         )
         self._servers = KnownServers()
         self._completion = LoginCompletion(self._deps, self._servers.server_of)

@@ -6,15 +6,11 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from hermes_mcp_auth_remote.config import (
-    Configuration,
-    hermes_home_path,
-    read_configuration,
-    server_from_url,
-)
-from hermes_mcp_auth_remote.config.server_names import spellings
+from hermes_mcp_auth_remote.config import Configuration, hermes_home_path, read_configuration
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.server_lookup import find_server, stored_names
 from hermes_mcp_auth_remote.service.sessions import Session
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import Owner, Server
 
@@ -23,6 +19,11 @@ from hermes_mcp_auth_remote.values import Owner, Server
 def service_at(home: Path) -> AuthService:
     """Return the service of a HERMES_HOME; all callers in a process share it and its sessions."""
     return AuthService(home)
+
+
+@lru_cache(maxsize=8)
+def _store_at(home: Path) -> FileStore:
+    return FileStore(home)
 
 
 def default_service() -> AuthService:
@@ -38,40 +39,19 @@ def server_by_name(
     *,
     with_suggestions: bool = True,
 ) -> Server:
-    """Return a server by its URL, its name in config.yaml, or the name that a login by URL gave it.
+    """Return a server by its name or its address, as `server_lookup.find_server` does.
 
-    Blocks while it reads the files and, for a name that is not in config.yaml, the store.
-    `configuration` is config.yaml and .env as the caller has read them; None: read them now. Raises
-    ConfigError, StoreError, and ServerNotFound, which lists similar names if `with_suggestions`.
+    Blocks while it reads the files and the store.
+    `configuration` is config.yaml and .env as the caller has read them; None: read them now.
     """
-    if "://" in name:
-        return server_from_url(name)
     home = hermes_home_path(os.environ)
     configuration = configuration or read_configuration(home, os.environ)
-    server = configuration.get_server(name) or _stored_server(service_at(home), name, owner, configuration)
-    if server is None:
-        raise configuration.server_not_found(name, with_suggestions=with_suggestions)
-    return server
+    return find_server(name, owner, configuration, _store_at(home), with_suggestions=with_suggestions)
 
 
-@with_hidden_locals
-def _stored_server(
-    service: AuthService, name: str, owner: Owner, configuration: Configuration
-) -> Server | None:
-    """Return a server that is only in the stored credentials (the user logged in by URL), else None.
-
-    The name may be in any Unicode normal form. Raises StoreError.
-    """
-    for spelling in spellings(name):
-        binding = service.blocking.read_credentials(Server(spelling, ""), owner).binding
-        if binding is not None:
-            return Server(
-                spelling,
-                binding.server_url,
-                config_files=configuration.identity,
-                is_public_only=binding.is_public_only,
-            )
-    return None
+def stored_server_names(owner: Owner = None) -> list[str]:
+    """List the names of the servers with a stored or waiting login of an owner. Raises StoreError."""
+    return stored_names(owner, _store_at(hermes_home_path(os.environ)))
 
 
 @with_hidden_locals

@@ -10,6 +10,7 @@ from hermes_mcp_auth_remote.oauth.client import Signer
 from hermes_mcp_auth_remote.oauth.dpop import Prover
 from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.service.cached_token import CachedToken
+from hermes_mcp_auth_remote.service.chat_advice import ChatAdvice
 from hermes_mcp_auth_remote.service.shared_discovery import SharedDiscovery
 from hermes_mcp_auth_remote.service.single_flight import SingleFlight
 from hermes_mcp_auth_remote.signing import load_client_signer, load_prover
@@ -42,6 +43,8 @@ class Dependencies:
     limits: TimeLimits = TIME_LIMITS
     # None if the caller or a database provides the clock: then only that clock counts.
     boot_clock: BootClock | None = None
+    # None: the store belongs to no HERMES_HOME, so there is no config.yaml.
+    chat_advice: ChatAdvice | None = None
     shared_discovery: SharedDiscovery = field(default_factory=SharedDiscovery)
     refresh_flights: SingleFlight[CachedToken] = field(
         default_factory=lambda: SingleFlight("mcp-auth-refresh")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.oauth.urls import is_same_address
 from hermes_mcp_auth_remote.values import Server
 
 
@@ -19,6 +20,6 @@ class KnownServers:
     def server_of(self, login: Login) -> Server:
         """Return the server of a login. If this process does not know its URL, the result has no options."""
         server = self._servers.get(login.key.server_name)
-        if server is None or server.url != login.server_url:
+        if server is None or not is_same_address(server.url, login.server_url):
             return Server(login.key.server_name, login.server_url, is_public_only=login.is_public_only)
         return server

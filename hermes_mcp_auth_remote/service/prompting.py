@@ -18,6 +18,7 @@ from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
 from hermes_mcp_auth_remote.fork import reset_after_fork
 from hermes_mcp_auth_remote.login import Connection, Login, Prompter, is_expired
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
+from hermes_mcp_auth_remote.oauth.urls import is_same_address
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
 from hermes_mcp_auth_remote.service.leases import acquire_lease
 from hermes_mcp_auth_remote.service.logins import Logins
@@ -125,6 +126,24 @@ class InteractiveLogins:
         it. It may block and raise. Raises at once if no user can be prompted here, or if the user has just
         cancelled a prompt.
         """
+        try:
+            await self._request_login(server, key, error, has_new_token)
+        except AuthorizationRequired as required:
+            required.advice = error.advice
+            if (chat_advice := self._deps.chat_advice) is not None:
+                text = await run_file_work(chat_advice.text, server, key.owner)
+                # Several calls may get one error.
+                if text and text not in required.advice:
+                    required.advice = f"{error.advice} {text}"
+            raise
+
+    async def _request_login(
+        self,
+        server: Server,
+        key: CredentialKey,
+        error: AuthorizationRequired,
+        has_new_token: Callable[[], bool],
+    ) -> None:
         target = _current_target.get()
         if target is None or not target.can_prompt_for(key):
             waiting_login = await run_file_work(self._find_waiting_login, key, server)
@@ -145,7 +164,10 @@ class InteractiveLogins:
             )
             reason = _REASON_BY_STATUS.get(ended.status, error.reason)
             raise AuthorizationRequired(
-                key.server_name, reason=reason, challenge=error.challenge, server_message=error.server_message
+                key.server_name,
+                reason=reason,
+                challenge=error.challenge,
+                server_message=error.server_message,
             )
 
     async def _join_or_start_login(
@@ -267,7 +289,7 @@ class InteractiveLogins:
     def _open_logins(self, key: CredentialKey, server: Server) -> Iterator[Login]:
         """Yield the logins of this server's URL that are not over, the latest first."""
         for login in reversed(self._deps.store.logins.list_open(key.owner)):
-            is_current = login.key == key and login.server_url == server.url
+            is_current = login.key == key and is_same_address(login.server_url, server.url)
             if is_current and not is_expired(login, self._deps.login_time(login)):
                 yield login
 

@@ -14,7 +14,9 @@ from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
+from hermes_mcp_auth_remote.commands import login_advice, login_command, logout_command, token_command
 from hermes_mcp_auth_remote.errors import (
+    NEVER_LOGGED_IN,
     AuthorizationRequired,
     MalformedResponse,
     McpAuthError,
@@ -98,9 +100,8 @@ class TokenSource:
                 return None
             await save_needed_scope(self._deps, self._server, self._key, challenge)
             # RFC 6750 section 3.1; a refresh never widens a scope (RFC 6749 section 6).
-            raise AuthorizationRequired(
-                self._key.server_name,
-                reason="this request needs more access",
+            raise self._login_required_error(
+                "this request needs more access",
                 challenge=challenge,
                 server_message=" ".join(sorted(challenge.scope or ())),
             )
@@ -112,11 +113,8 @@ class TokenSource:
             # The caller gets the server's own response.
             return None
         except AuthorizationRequired as error:
-            raise AuthorizationRequired(
-                self._key.server_name,
-                reason=error.reason,
-                challenge=challenge,
-                server_message=error.server_message,
+            raise self._login_required_error(
+                error.reason, challenge=challenge, server_message=error.server_message
             ) from None
 
     async def token_other_than(
@@ -365,9 +363,8 @@ class TokenSource:
         binding, tokens = stored.credentials.binding, stored.credentials.tokens
         if binding is not None and not _is_same_server(binding, self._server.url):
             # The tokens belong to another server of this name, or of a name with the same Hermes file stem.
-            raise AuthorizationRequired(
-                self._key.server_name,
-                reason="the stored tokens are for another address than the configured one",
+            raise self._login_required_error(
+                "the stored tokens are for another address than the configured one", has_other_tokens=True
             )
         if (
             tokens is None
@@ -422,7 +419,7 @@ class TokenSource:
                 raise
             return self._use_old_token(stored, refused_header, error)
         if new_credentials.tokens is None:
-            raise AuthorizationRequired(self._key.server_name)
+            raise self._login_required_error()
         token = self._save_new_tokens(stored, new_credentials, new_credentials.tokens, is_new_login=True)
         self._record_refresh(credentials.tokens, new_credentials.tokens, refused_header)
         return token
@@ -438,7 +435,7 @@ class TokenSource:
             credentials.authorization_server,
         )
         if tokens is None:
-            raise AuthorizationRequired(self._key.server_name)
+            raise self._login_required_error()
         login_needed = None if binding is None else binding.login_needed
         has_client = client is not None and authorization_server is not None
         if login_needed is not None or tokens.refresh_token is None or not has_client:
@@ -495,7 +492,7 @@ class TokenSource:
             credentials.authorization_server,
         )
         if tokens is None or client is None or authorization_server is None:
-            raise AuthorizationRequired(self._key.server_name)
+            raise self._login_required_error()
         request = refresh_tokens(
             authorization_server,
             client,
@@ -649,8 +646,25 @@ class TokenSource:
         error.server_message = server_message
         return error
 
-    def _login_required_error(self, reason: str) -> AuthorizationRequired:
-        return AuthorizationRequired(self._key.server_name, reason=reason)
+    def _login_required_error(
+        self,
+        reason: str = NEVER_LOGGED_IN,
+        *,
+        challenge: Challenge | None = None,
+        server_message: str = "",
+        has_other_tokens: bool = False,
+    ) -> AuthorizationRequired:
+        """Return the error. `has_other_tokens` is True if tokens of another server have this name."""
+        name, owner = self._key.server_name, self._key.owner
+        advice = login_advice(self._server, owner)
+        if self.uses_machine_grant:
+            advice = f"Run `{logout_command(name, owner)}`, then `{token_command(name, owner)}`."
+        elif has_other_tokens and not self._server.is_known:
+            # `login` replaces the tokens of another address only if config.yaml has the new one.
+            advice = f"Run `{logout_command(name, owner)}`, then `{login_command(self._server, owner)}`."
+        return AuthorizationRequired(
+            name, reason=reason, challenge=challenge, server_message=server_message, advice=advice
+        )
 
 
 def _is_token_valid(tokens: Tokens, refused_header: Secret | None, now: float) -> bool:

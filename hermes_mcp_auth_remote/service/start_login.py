@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from hermes_mcp_auth_remote.commands import token_command
 from hermes_mcp_auth_remote.errors import ConfigError, ProviderErrorPasted, TimedOut
 from hermes_mcp_auth_remote.flows.client_selection import PreviousLogin, discover_and_register
 from hermes_mcp_auth_remote.flows.discovery import run_discovery
@@ -71,7 +72,7 @@ async def start_login(
         # The user's tokens would replace those of the machine grant.
         raise ConfigError(
             f"{server.name} needs no login: its `oauth.grant` is `{server.options.grant}`, without a user.",
-            f"Use it as it is; `hermes-mcp-auth token {server.name}` fetches a token.",
+            f"Use it as it is; `{token_command(server.name, key.owner)}` fetches a token.",
         )
     flow = _select_flow(deps, server, origin, flow)
     stored, previous_login, sign = await run_file_work(_read_stored_state, deps, server, key)

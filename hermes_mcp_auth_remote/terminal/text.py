@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hermes_mcp_auth_remote.commands import finish_command
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.client import supports_device_flow
@@ -95,7 +96,7 @@ def next_step(
     if not waits:
         paste = "Copy that page's whole address."
     elif not can_paste:
-        paste = f"Copy that page's whole address, and pipe it into: {finish_command(login)}"
+        paste = f"Copy that page's whole address, and pipe it into: {finish_command(login.id)}"
     forward_hint = ""
     if browser_opened:
         instruction = (
@@ -129,11 +130,6 @@ def next_step(
         *(wrap_text(it, columns) for it in (commands, warning)),
     )
     return "\n".join(paragraph for paragraph in paragraphs if paragraph)
-
-
-def finish_command(login: Login) -> str:
-    """Return the command that completes a login from another terminal."""
-    return f"hermes-mcp-auth login --finish {login.id}"
 
 
 def prompt_texts(login: Login) -> tuple[str, ...]:

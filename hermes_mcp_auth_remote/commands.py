@@ -1,0 +1,65 @@
+"""The commands that advice names. Each runs exactly as printed, in a shell of the same HERMES_HOME.
+
+A URL with a query may contain a key. Such a command reads the address from standard input instead
+(`--url -`), so that the key is in no error, log or list of processes.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+from hermes_mcp_auth_remote.values import Owner, Server
+
+PROGRAM = "hermes-mcp-auth"
+# The value of `--url` that stands for a line of standard input.
+READ_URL = "-"
+
+
+def login_command(server: Server | str, owner: Owner = None, *, via: str | None = None) -> str:
+    """Return the command for a login, quoted for a shell.
+
+    `server` is a server, or its name or URL as a user typed it. `via` is a chat user, such as "telegram:42".
+    """
+    if isinstance(server, Server):
+        name, url = server.name, None if server.is_known else server.url
+    elif "://" in server:
+        name, url = None, server
+    else:
+        name, url = server, None
+    options = [] if url is None else ["--url", READ_URL if "?" in url else url]
+    options += ["--owner", owner] if owner else []
+    options += ["--via", via] if via else []
+    return _command("login", name, options)
+
+
+def command_for(verb: str, server_argument: str, owner: Owner = None) -> str:
+    """Return the command that runs a verb for a server, by the server's name or URL; quoted for a shell."""
+    return _command(verb, server_argument, ["--owner", owner] if owner else [])
+
+
+def logout_command(name: str, owner: Owner = None) -> str:
+    """Return the command that deletes a login, quoted for a shell."""
+    return command_for("logout", name, owner)
+
+
+def token_command(name: str, owner: Owner = None) -> str:
+    """Return the command that prints a token, quoted for a shell."""
+    return command_for("token", name, owner)
+
+
+def finish_command(login_id: str) -> str:
+    """Return the command that completes a waiting login from another terminal."""
+    return f"{PROGRAM} login --finish {login_id}"
+
+
+def login_advice(server: Server, owner: Owner = None) -> str:
+    """Return the advice for a server that needs a login: the command to run at a terminal."""
+    return f"Run `{login_command(server, owner)}`."
+
+
+def _command(verb: str, name: str | None, options: list[str]) -> str:
+    names = [] if name is None else [name]
+    # A name that begins with a hyphen would be read as an option.
+    if name is not None and name.startswith("-"):
+        return shlex.join([PROGRAM, verb, *options, "--", name])
+    return shlex.join([PROGRAM, verb, *names, *options])
