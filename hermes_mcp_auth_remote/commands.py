@@ -1,7 +1,7 @@
 """The commands that advice names. Each runs exactly as printed, in a shell of the same HERMES_HOME.
 
-A URL with a query may contain a key. Such a command reads the address from standard input instead
-(`--url -`), so that the key is in no error, log or list of processes.
+A model may read the advice of an error, and a URL with a query may contain a key. Such a command does not
+contain the address: it asks for it (`--url -`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ PROGRAM = "hermes-mcp-auth"
 READ_URL = "-"
 
 
-def login_command(server: Server | str, owner: Owner = None, *, via: str | None = None) -> str:
+def login_command(
+    server: Server | str, owner: Owner = None, *, via: str | None = None, hides_url: bool = False
+) -> str:
     """Return the command for a login, quoted for a shell.
 
     `server` is a server, or its name or URL as a user typed it. `via` is a chat user, such as "telegram:42".
@@ -26,7 +28,7 @@ def login_command(server: Server | str, owner: Owner = None, *, via: str | None 
         name, url = None, server
     else:
         name, url = server, None
-    options = [] if url is None else ["--url", READ_URL if "?" in url else url]
+    options = [] if url is None else ["--url", READ_URL if hides_url or "?" in url else url]
     options += ["--owner", owner] if owner else []
     options += ["--via", via] if via else []
     return _command("login", name, options)
@@ -53,8 +55,11 @@ def finish_command(login_id: str) -> str:
 
 
 def login_advice(server: Server, owner: Owner = None) -> str:
-    """Return the advice for a server that needs a login: the command to run at a terminal."""
-    return f"Run `{login_command(server, owner)}`."
+    """Return the advice for a server that needs a login, without its address, for an error."""
+    command = login_command(server, owner, hides_url=True)
+    if server.is_known:
+        return f"Run `{command}`."
+    return f"Run `{command}`, and type the address that your program uses."
 
 
 def _command(verb: str, name: str | None, options: list[str]) -> str:

@@ -151,7 +151,8 @@ class Server:
     (`${…}`).
     `is_public_only` is True if a chat user named the URL: then only addresses of the public internet may be
     reached, also for the server itself.
-    `is_known` is True if config.yaml or a stored login has this name: a command can use the name alone.
+    `known_from` says where a command finds this server by its name alone: in config.yaml, or with a stored
+    login; None if it does not find it.
     """
 
     name: str
@@ -160,7 +161,12 @@ class Server:
     headers: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
     config_files: str | None = field(default=None, compare=False)
     is_public_only: bool = False
-    is_known: bool = field(default=False, compare=False)
+    known_from: Literal["config", "login"] | None = field(default=None, compare=False)
+
+    @property
+    def is_known(self) -> bool:
+        """True if a command finds this server by its name alone."""
+        return self.known_from is not None
 
 
 def owner_for(mode: OwnershipMode, platform: str, user_id: str) -> Owner:

@@ -17,9 +17,9 @@ URL = "https://notes.example/mcp"
 @pytest.mark.parametrize(
     ("server", "owner", "command"),
     [
-        (Server("notes", URL, is_known=True), None, "login notes"),
-        (Server("my notes", URL, is_known=True), "telegram:42", "login 'my notes' --owner telegram:42"),
-        (Server("-notes", URL, is_known=True), "me", "login --owner me -- -notes"),
+        (Server("notes", URL, known_from="config"), None, "login notes"),
+        (Server("my notes", URL, known_from="config"), "telegram:42", "login 'my notes' --owner telegram:42"),
+        (Server("-notes", URL, known_from="config"), "me", "login --owner me -- -notes"),
         (Server("notes", URL), None, f"login notes --url {URL}"),
         (Server("notes", f"{URL}?key=hidden&b"), "me", "login notes --url - --owner me"),
         ("notes", None, "login notes"),
@@ -36,8 +36,11 @@ def test_the_login_command_names_the_server_in_the_shortest_way_that_works(
 
 
 def test_other_commands_and_advice() -> None:
-    server = Server("my notes", URL, is_known=True)
+    server = Server("my notes", URL, known_from="config")
     assert login_advice(server, "me") == "Run `hermes-mcp-auth login 'my notes' --owner me`."
+    assert login_advice(Server("notes", URL)) == (
+        "Run `hermes-mcp-auth login notes --url -`, and type the address that your program uses."
+    )
     assert login_command(server, via="telegram:7").endswith("login 'my notes' --via telegram:7")
     assert shlex.split(logout_command("-x y", "me")) == [
         "hermes-mcp-auth",

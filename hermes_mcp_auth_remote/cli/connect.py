@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     os.dup2(stray_output, sys.stdout.fileno())
     logging.basicConfig(format="hermes-mcp-auth: %(message)s", stream=sys.stderr)
     logging.getLogger("hermes_mcp_auth_remote.bridge").setLevel(logging.INFO)
-    command = login_command(server, owner)
+    command = login_command(server if server.is_known else options.server, owner)
     run_until_stopped(_relay(service, server, owner, command, via, output, no_browser=options.no_browser))
     return 0
 

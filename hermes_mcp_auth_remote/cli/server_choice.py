@@ -28,14 +28,16 @@ _ADDRESS_QUESTION = "Address of the server: "
 def choose_server(options: argparse.Namespace) -> str:
     """Return the name or the address of a server that the user chooses at the terminal.
 
-    Without a terminal, lists the servers and ends with the usage. Raises KeyboardInterrupt at the end of the
-    input.
+    Without a terminal, lists the servers and ends with the usage. Raises ConfigError for a program that reads
+    JSON, KeyboardInterrupt at the end of the input.
     """
+    if options.json:
+        raise ConfigError("No server was named.", "Name a server of config.yaml, or give its address.")
     owner: Owner = options.owner
     configuration = current_configuration()
     names = _known_names(configuration, owner)
-    is_interactive = not options.json and _is_terminal()
-    if names and not options.json:
+    is_interactive = _is_terminal()
+    if names:
         _print(
             "Which server do you want to log in to?" if is_interactive else "These servers are known here:"
         )

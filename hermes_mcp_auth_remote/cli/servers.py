@@ -29,7 +29,7 @@ def current_configuration() -> Configuration:
 
 
 def resolve_server(
-    name: str | None,
+    name: str,
     owner: Owner = None,
     configuration: Configuration | None = None,
     *,
@@ -40,8 +40,6 @@ def resolve_server(
     Pass `configuration` if the command resolves more than one server. `with_suggestions` is for names
     that the user typed.
     """
-    if name is None:
-        raise ConfigError("No server was named.", "Name a server of config.yaml, or give its address.")
     return server_by_name(name, owner, configuration, with_suggestions=with_suggestions)
 
 

@@ -74,7 +74,7 @@ def print_no_servers(columns: int) -> None:
     """Print that there is neither a configured server nor a login, and how to log in."""
     config_path = replace_unprintable(str(current_home() / "config.yaml"))
     print(wrap_text(f"No server uses OAuth in {config_path}, and there is no login.", columns))
-    print("Log in to a server: hermes-mcp-auth login --url https://…", flush=True)
+    print("Log in to a server: hermes-mcp-auth login", flush=True)
 
 
 def select_keys(

@@ -8,7 +8,8 @@ from contextlib import suppress
 from hermes_mcp_auth_remote.cli.output import print_json
 from hermes_mcp_auth_remote.cli.servers import current_home, resolve_server
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
-from hermes_mcp_auth_remote.errors import ConfigError, StoreError
+from hermes_mcp_auth_remote.commands import login_command
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, ConfigError, StoreError
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.values import Owner
@@ -44,7 +45,13 @@ def valid_authorization(name: str, owner: Owner) -> tuple[Session, str]:
     """
     service = AuthService(current_home())
     session = service.session(resolve_server(name, owner), owner)
-    authorization = run_until_stopped(session.header())
+    try:
+        authorization = run_until_stopped(session.header())
+    except AuthorizationRequired as error:
+        if not session.server.is_known:
+            # The user typed the address, so the advice may repeat it.
+            error.advice = f"Run `{login_command(name, owner)}`."
+        raise
     if owner is None:
         # If this fails, the next call is only slower.
         with suppress(StoreError):

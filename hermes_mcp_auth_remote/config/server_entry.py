@@ -106,7 +106,7 @@ def read_server(name: str, entry: object, variables: Mapping[str, str]) -> Serve
             )
     headers = {key: Secret(headers_section.string(key) or "") for key in headers_section.members}
     options = _read_options(section, section.section("oauth"))
-    return Server(name, safe_url(url, "address"), options, headers, is_known=True)
+    return Server(name, safe_url(url, "address"), options, headers, known_from="config")
 
 
 def _read_options(section: Section, oauth_section: Section) -> ServerOptions:

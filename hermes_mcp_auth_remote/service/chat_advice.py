@@ -43,7 +43,7 @@ class ChatAdvice:
             for platform, user_id in self._users(owner, chats):
                 # A login of this user must store the owner's tokens, not those of another owner.
                 if chats.owner(platform, user_id) == owner:
-                    command = login_command(server, via=f"{platform}:{user_id}")
+                    command = login_command(server, via=f"{platform}:{user_id}", hides_url=True)
                     is_listed = server.name in configuration.server_names()
                     chat_command = f"send `/connect {server.name}` to the bot, or " if is_listed else ""
                     title = PLATFORMS[platform].title

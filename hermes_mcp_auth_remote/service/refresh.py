@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
-from hermes_mcp_auth_remote.commands import login_advice, login_command, logout_command, token_command
+from hermes_mcp_auth_remote.commands import login_advice, logout_command, token_command
 from hermes_mcp_auth_remote.errors import (
     NEVER_LOGGED_IN,
     AuthorizationRequired,
@@ -70,6 +70,8 @@ class TokenSource:
         self._key = key
         self._failures = RefreshFailureTracker(deps.store.refresh_failures, key)
         self._last_error: tuple[float, McpAuthError] | None = None
+        # True if the last read found a login of this server: a command then finds the server by its name.
+        self._has_stored_login = False
         self._refusals = deps.store.token_refusals
         self._buffered_store = BufferedCredentialStore(deps.store, key)
         # The proof key of the last tokens read, and its prover, which remembers the servers' nonces.
@@ -361,7 +363,8 @@ class TokenSource:
     def _fresh_token(self, stored: Stored, refused_header: Secret | None) -> CachedToken | None:
         """Return the stored token if it is for this server, needs no refresh and is not the refused one."""
         binding, tokens = stored.credentials.binding, stored.credentials.tokens
-        if binding is not None and not _is_same_server(binding, self._server.url):
+        self._has_stored_login = binding is not None and _is_same_server(binding, self._server.url)
+        if binding is not None and not self._has_stored_login:
             # The tokens belong to another server of this name, or of a name with the same Hermes file stem.
             raise self._login_required_error(
                 "the stored tokens are for another address than the configured one", has_other_tokens=True
@@ -655,13 +658,16 @@ class TokenSource:
         has_other_tokens: bool = False,
     ) -> AuthorizationRequired:
         """Return the error. `has_other_tokens` is True if tokens of another server have this name."""
-        name, owner = self._key.server_name, self._key.owner
-        advice = login_advice(self._server, owner)
+        name, owner, server = self._key.server_name, self._key.owner, self._server
+        if server.known_from != "config":
+            # After a logout, a command no longer finds the server by its name.
+            server = replace(server, known_from="login" if self._has_stored_login else None)
+        advice = login_advice(server, owner)
         if self.uses_machine_grant:
             advice = f"Run `{logout_command(name, owner)}`, then `{token_command(name, owner)}`."
-        elif has_other_tokens and not self._server.is_known:
+        elif has_other_tokens and not server.is_known:
             # `login` replaces the tokens of another address only if config.yaml has the new one.
-            advice = f"Run `{logout_command(name, owner)}`, then `{login_command(self._server, owner)}`."
+            advice = f"Run `{logout_command(name, owner)}`. {advice.replace('Run', 'Then run', 1)}"
         return AuthorizationRequired(
             name, reason=reason, challenge=challenge, server_message=server_message, advice=advice
         )

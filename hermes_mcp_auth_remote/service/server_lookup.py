@@ -111,7 +111,7 @@ def _bound_server(name: str, binding: Binding, configuration: Configuration) -> 
         binding.server_url,
         config_files=configuration.identity,
         is_public_only=binding.is_public_only,
-        is_known=True,
+        known_from="login",
     )
 
 
@@ -159,7 +159,7 @@ def _waiting_servers(owner: Owner, configuration: Configuration, store: Store) -
             login.server_url,
             config_files=configuration.identity,
             is_public_only=login.is_public_only,
-            is_known=True,
+            known_from="login",
         )
         for login in _waiting_logins(owner, store)
     }

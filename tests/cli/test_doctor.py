@@ -382,7 +382,7 @@ def test_the_doctor_accepts_a_url(cli: Cli, demo: Demo) -> None:
     (cli.home / "config.yaml").unlink()
     result = run_doctor(cli, demo, demo.mcp_url)
     assert result.exit_code == 0
-    assert result.out.endswith(f"run hermes-mcp-auth login {demo.mcp_url}\n")
+    assert result.out.endswith(f"run hermes-mcp-auth login --url {demo.mcp_url}\n")
 
 
 @covers("no-escape")

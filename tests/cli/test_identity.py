@@ -12,6 +12,7 @@ from hermes_mcp_auth_remote import McpAuth
 from hermes_mcp_auth_remote.config import server_from_url
 from hermes_mcp_auth_remote.errors import AmbiguousAddress, AuthorizationRequired
 from tests.cli.commands import Cli, log_in
+from tests.consent_form import approve
 from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 
@@ -67,8 +68,13 @@ def test_the_advice_for_an_unknown_address_logs_in_to_it(cli: Cli, demo: Demo) -
     with pytest.raises(AuthorizationRequired) as caught:
         asyncio.run(auth.async_headers())
     name = server_from_url(other).name
-    assert read_login_command(caught.value) == f"login {name} --url {other}"
-    log_in(cli, demo, *read_login_command(caught.value).split()[1:])
+    command = read_login_command(caught.value)
+    # A model may read the error: it contains no address.
+    assert command == f"login {name} --url -"
+    with cli.start(*command.split(), "--json") as login:
+        login.send(f"{other}\n")
+        login.send(approve(login.read_event()["authorization_url"]) + "\n")
+        assert login.wait_for_exit().exit_code == 0
     assert auth.headers() != {}
     # From now on, the name alone is enough.
     assert cli.run("token", name, may_show=[cli.stored_tokens(name)["access_token"]]).exit_code == 0

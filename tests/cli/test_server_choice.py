@@ -118,5 +118,3 @@ def test_without_a_terminal_the_servers_are_listed_with_the_usage(cli: Cli, demo
     assert broken.exit_code == 2
     assert "not valid YAML" in broken.err
     assert "other: " in broken.err
-    as_json = cli.run("login", "--json", stdin=b"1\n")
-    assert (as_json.exit_code, as_json.out) == (2, "")

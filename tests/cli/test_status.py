@@ -122,7 +122,7 @@ def test_an_empty_status_says_how_to_log_in(cli: Cli) -> None:
     result = cli.run("status")
     assert result.exit_code == 0
     assert "there is no login" in result.out
-    assert "hermes-mcp-auth login --url" in result.out
+    assert result.out.endswith("Log in to a server: hermes-mcp-auth login\n")
     assert cli.run("status", "--json").out == ""
 
 

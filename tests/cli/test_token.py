@@ -118,7 +118,9 @@ def test_token_without_a_login_fails(cli: Cli, demo: Demo) -> None:
 
 
 def test_the_advice_repeats_the_server_and_the_owner(cli: Cli, demo: Demo) -> None:
-    assert f"`hermes-mcp-auth login {demo.mcp_url}`" in cli.run("token", demo.mcp_url).err
+    assert "`hermes-mcp-auth login demo`" in cli.run("token", demo.mcp_url).err
+    other = demo.mcp_url.replace("/mcp", "/other/mcp")
+    assert f"`hermes-mcp-auth login --url {other}`" in cli.run("token", other).err
     owner = cli.run("token", "demo", "--owner", "discord:7 8", "--json")
     assert owner.events[0]["advice"] == "Run `hermes-mcp-auth login demo --owner 'discord:7 8'`."
 

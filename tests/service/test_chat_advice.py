@@ -17,7 +17,7 @@ from hermes_mcp_auth_remote.values import Owner, Server
 from tests.requirements import covers
 
 URL = "https://notes.example/mcp"
-NOTES = Server("notes", URL, is_known=True)
+NOTES = Server("notes", URL, known_from="config")
 SHARED = {"telegram": {"allow": [42, 7, 100], "admins": [42, 100]}}
 PER_USER = {"owners": "per_user", **SHARED}
 
@@ -118,4 +118,6 @@ def test_a_service_with_another_store_names_the_terminal_command(tmp_path: Path)
     session = AuthService(store=FileStore(tmp_path)).session(Server("notes", URL))
     with pytest.raises(AuthorizationRequired) as caught:
         asyncio.run(session.header())
-    assert caught.value.advice == f"Run `hermes-mcp-auth login notes --url {URL}`."
+    assert caught.value.advice == (
+        "Run `hermes-mcp-auth login notes --url -`, and type the address that your program uses."
+    )
