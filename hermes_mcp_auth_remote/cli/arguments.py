@@ -34,7 +34,7 @@ browser ends on, or pipe it into this command. If the browser can reach this
 machine, it sends the address itself. Type `paste` or `code` to switch the flow,
 or `new` to get another code. With --json, each line is an event: waiting,
 device, refused or connected. With --json and --via, the events are asked,
-shown, unshown and connected."""
+shown, unshown and connected. Without a server, you choose one from a list."""
 _STATUS = """\
 Lists servers and logins without a request to any server. A terminal gets a row
 per server; with a server's name, all facts of that server. State: connected,
