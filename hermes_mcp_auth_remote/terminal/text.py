@@ -38,6 +38,8 @@ from hermes_mcp_auth_remote.status import SessionStatus, session_status
 
 CHECK_MARK, CROSS_MARK = "✓", "✗"
 NEXT_LABEL, LOG_IN = "Next", "log in"
+# A word, with blanks at the start of a line or after another blank, or with text between backticks.
+_WORD = re.compile(r"(?:`[^`]*`|[^ ]| (?= )|(?<![^ ]) )+")
 # Longer lines are hard to read. Shorter lines wrap badly.
 MAX_COLUMNS, MIN_COLUMNS = 80, 30
 
@@ -292,11 +294,12 @@ def table(rows: Iterable[tuple[str, str]], columns: int = MAX_COLUMNS) -> str:
 def wrap_text(text: str, columns: int, indent: int = 0) -> str:
     """Wrap a paragraph to `columns`. 0 means no terminal: do not wrap.
 
-    A word that is longer than a line, such as an address, stays on its line: the terminal breaks it.
+    A word that is longer than a line, such as an address, stays on its line: the terminal breaks it. A command
+    between backticks counts as one word, because a copy of it must run.
     """
     width = min(max(columns, MIN_COLUMNS), MAX_COLUMNS) - indent if columns else len(text)
     lines = [""]
-    for word in re.split(r"(?<=[^ ]) (?! )", text):
+    for word in _WORD.findall(text):
         with_word = f"{lines[-1]} {word}" if lines[-1] else word
         if len(with_word) <= width or not lines[-1] or len(word) > width:
             lines[-1] = with_word

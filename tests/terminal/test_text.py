@@ -63,6 +63,13 @@ def test_double_spaces_are_kept() -> None:
     assert wrap_text("demo  https://mcp.example/mcp", 80) == "demo  https://mcp.example/mcp"
 
 
+@covers("advice-runs")
+def test_a_command_between_backticks_is_not_broken() -> None:
+    command = "`hermes-mcp-auth login notes --via telegram:42`"
+    assert wrap_text(f"Run {command}, then try again.", 40, 2) == f"  Run {command},\n  then try again."
+    assert wrap_text("a ` b", 40) == "a ` b"
+
+
 def test_a_table_indents_values_and_puts_them_below_if_it_is_narrow() -> None:
     rows = [("Access", "one two three four five six seven"), ("Open until", "12:00")]
     assert table(rows, 34) == (
