@@ -294,8 +294,8 @@ def table(rows: Iterable[tuple[str, str]], columns: int = MAX_COLUMNS) -> str:
 def wrap_text(text: str, columns: int, indent: int = 0) -> str:
     """Wrap a paragraph to `columns`. 0 means no terminal: do not wrap.
 
-    A word that is longer than a line, such as an address, stays on its line: the terminal breaks it. A command
-    between backticks counts as one word, because a copy of it must run.
+    A word that is longer than a line, such as an address, stays on its line: the terminal breaks it. A
+    command between backticks counts as one word, because a copy of it must run.
     """
     width = min(max(columns, MIN_COLUMNS), MAX_COLUMNS) - indent if columns else len(text)
     lines = [""]

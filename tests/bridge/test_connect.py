@@ -144,12 +144,14 @@ def test_without_a_login_the_error_names_the_command_and_no_address(cli: Cli, de
         client.end()
 
 
-def test_the_command_in_an_error_has_the_owner_and_the_address_that_the_operator_wrote(
+def test_the_command_in_an_error_has_the_owner_and_the_name_or_the_address_of_the_server(
     cli: Cli, demo: Demo
 ) -> None:
-    with connect(cli, demo.mcp_url, "--owner", "telegram:42", "--no-browser") as client:
-        client.initialize()
-        assert f"hermes-mcp-auth login --url {demo.mcp_url} --owner telegram:42`" in client.call()
+    other_url = demo.mcp_url.replace("/mcp", "/other/mcp")
+    for url, argument in ((demo.mcp_url, "demo"), (other_url, f"--url {other_url}")):
+        with connect(cli, url, "--owner", "telegram:42", "--no-browser") as client:
+            client.initialize()
+            assert f"hermes-mcp-auth login {argument} --owner telegram:42`" in client.call()
     with connect(cli, f"{demo.mcp_url}?key=k3y", "--no-browser") as client:
         client.initialize()
         text = client.call()
