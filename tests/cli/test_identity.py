@@ -140,7 +140,7 @@ def test_an_address_with_a_query_is_read_from_standard_input(cli: Cli, demo: Dem
         McpAuth(url).headers()
     command = read_login_command(caught.value)
     assert command == f"login {server_from_url(url).name} --url -"
-    for arguments in (("token", url), ("status", url), command.split()):
+    for arguments in (("token", url), ("status", url), (*command.split(), "--no-wait")):
         result = cli.run(*arguments, "--json", stdin=url.encode())
         assert "a-key-that" not in result.err
         assert "a-key-that" not in json.dumps([event.get("advice") for event in result.events])
