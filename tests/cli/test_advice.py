@@ -37,15 +37,16 @@ pytestmark = pytest.mark.slow
 USAGE, CONFIGURATION = 2, 3
 # The login screen has this label. The login then waits for its user.
 LOGIN_IS_SHOWN = "Open until"
+# No program listens on this port.
+UNREACHABLE_URL = "http://127.0.0.1:1/mcp"
 COMMAND_FUNCTIONS = {
     name
     for name, _ in inspect.getmembers(commands, inspect.isfunction)
     if not name.startswith("_") and inspect.getmodule(getattr(commands, name)) is commands
 } | {"program_name"}
 NOT_EXECUTED = {
-    "cli.arguments: hermes-mcp-auth header NAME | curl -H @- URL": "help text, with placeholders",
-    'cli.arguments: hermes-mcp-auth header NAME)" URL': "help text, with placeholders",
     "cli.arguments: hermes-mcp-auth token": "help text that names the verb",
+    "cli.status_table: hermes-mcp-auth status NAME": "has a placeholder: the table lists several names",
     "cli.login_via_chat: hermes-mcp-auth serve --{}": "needs a bot's token; tests/cli/test_serve.py runs it",
     "cli.demo: program_name()": "tests/cli/test_screens.py runs the commands of the demo",
 }
@@ -65,7 +66,8 @@ def find_sites() -> set[str]:
                 and node.body
                 and isinstance(node.body[0], ast.Expr)
             }
-            if module != "commands":
+            # tests/cli/test_help_examples.py runs each example.
+            if module not in {"commands", "cli.examples"}:
                 sites |= {f"{module}: {site}" for site in _sites_in(tree, docstrings)}
     return sites
 
@@ -197,6 +199,22 @@ def doctor(cli: Cli, demo: Demo) -> str:
     return "".join(cli.run("doctor", server).out for server in ("demo", demo.mcp_url, other_url(demo)))
 
 
+def doctor_of_an_ended_session(cli: Cli, demo: Demo) -> str:
+    log_in(cli, demo)
+    cli.change_stored_tokens(expires_at=1, refresh_token=None)
+    return cli.run("doctor", "demo").out
+
+
+def doctor_of_all_servers(cli: Cli, demo: Demo) -> str:
+    cli.configure(UNREACHABLE_URL)
+    return cli.run("doctor").out
+
+
+def login_at_an_unreachable_server(cli: Cli, demo: Demo) -> str:
+    cli.configure(UNREACHABLE_URL)
+    return cli.run("login", "demo").err + cli.run("login", "--url", UNREACHABLE_URL).err
+
+
 def status(cli: Cli, demo: Demo) -> str:
     text = "".join(cli.run("status", *server).out for server in ((), (demo.mcp_url,), (other_url(demo),)))
     cli.run("login", "demo", "--no-wait")
@@ -231,13 +249,16 @@ EXECUTED: dict[Callable[[Cli, Demo], str], tuple[str, ...]] = {
     machine_tokens_of_another_address: ("service.refresh: token_command()",),
     call_with_a_bot: ("service.chat_advice: login_command()",),
     two_servers_at_one_address: ("service.server_lookup: logout_command()",),
-    login_to_a_machine: ("service.start_login: token_command()", "cli.doctor: token_command()"),
+    login_to_a_machine: ("service.start_login: token_command()", "cli.doctor: command_for()"),
     login_with_a_taken_name: ("cli.servers: login_command()",),
     token_without_a_login: ("cli.token: login_command()",),
     doctor: ("cli.doctor: login_command()",),
+    doctor_of_an_ended_session: ("cli.doctor_examination: login_command()",),
+    doctor_of_all_servers: ("cli.doctor: command_for()",),
+    login_at_an_unreachable_server: ("cli.output: command_for()",),
     status: (
         "cli.connection_status: login_command()",
-        "cli.connection_status: hermes-mcp-auth login --finish {}",
+        "cli.connection_status: finish_command()",
     ),
     login_without_waiting: ("cli.login: finish_command()",),
     login_without_standard_input: ("terminal.text: finish_command()",),
