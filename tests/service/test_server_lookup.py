@@ -127,6 +127,21 @@ def test_a_waiting_login_gives_its_address_a_name(tmp_path: Path) -> None:
 
 
 @covers("one-identity")
+def test_a_server_that_a_chat_user_named_stays_on_the_public_internet(tmp_path: Path) -> None:
+    store, key = FileStore(tmp_path), CredentialKey("named")
+    login = replace(build_login(), key=key, server_url=URL, expires_at=store.now() + 600, is_public_only=True)
+    store.logins.add(login)
+    assert find(tmp_path, URL).is_public_only
+    assert find(tmp_path, "named").is_public_only
+    credentials = build_credentials(0, key)
+    assert credentials.binding is not None
+    binding = replace(credentials.binding, server_url=URL, is_public_only=True)
+    store.save_login(key, replace(credentials, binding=binding))
+    assert find(tmp_path, URL).is_public_only
+    assert find(tmp_path, "named").is_public_only
+
+
+@covers("one-identity")
 def test_a_name_of_config_yaml_is_not_found_at_an_earlier_address(tmp_path: Path) -> None:
     write_config(tmp_path, notes="https://new.example/mcp")
     store_login(tmp_path, "notes")
