@@ -114,7 +114,7 @@ class AuthService:
         if clock is None and store.uses_system_clock:
             # The system clock may be set while a login waits.
             boot_clock = boot_clock or read_boot_time
-        chat_advice = None if home is None else ChatAdvice(home)
+        chat_advice = None if home is None else ChatAdvice(home, store.people)
         self._deps = Dependencies(
             store, run_exchange, clock or store.now, entropy, platforms, limits, boot_clock, chat_advice
         )

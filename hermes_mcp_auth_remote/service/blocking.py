@@ -6,6 +6,8 @@ methods of `AuthService` with the same names are for event loops.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.urls import canonical_resource
 from hermes_mcp_auth_remote.service.complete_login import LoginCompletion
@@ -16,6 +18,9 @@ from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.protocol import ANY, AnyValue, DueSession, NoticeStore, PeopleStore
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
+
+if TYPE_CHECKING:
+    from hermes_mcp_auth_remote.config import Configuration
 
 
 @with_hidden_locals
@@ -98,6 +103,22 @@ class BlockingReader:
         while page := store.list_summaries(owner, keys[-1] if keys else None):
             keys += [summary.key for summary in page]
         return keys
+
+    def find_server(
+        self, name_or_url: str, owner: Owner, configuration: Configuration, *, with_suggestions: bool = True
+    ) -> Server:
+        """Return the server with a name or an address (`server_lookup.find_server`)."""
+        # Imported when a program names a server: a bot has its servers from config.yaml.
+        from hermes_mcp_auth_remote.service.server_lookup import find_server  # noqa: PLC0415
+
+        store = self._deps.store
+        return find_server(name_or_url, owner, configuration, store, with_suggestions=with_suggestions)
+
+    def stored_names(self, owner: Owner) -> list[str]:
+        """List the names of the servers with a stored or waiting login of an owner. Raises StoreError."""
+        from hermes_mcp_auth_remote.service.server_lookup import stored_names  # noqa: PLC0415  as above
+
+        return stored_names(owner, self._deps.store)
 
     def due_sessions(self, now: float) -> list[DueSession]:
         """List the sessions whose users must act at `now` (epoch seconds), the longest due first.

@@ -21,7 +21,7 @@ from hermes_mcp_auth_remote.values import Owner, Server
 if TYPE_CHECKING:
     from hermes_mcp_auth_remote.config import Configuration
     from hermes_mcp_auth_remote.config.chats import ChatSettings
-    from hermes_mcp_auth_remote.store.files.people_file import Person
+    from hermes_mcp_auth_remote.store.protocol import PeopleStore
 
 _Settings = tuple["Configuration", "ChatSettings"]
 
@@ -29,8 +29,9 @@ _Settings = tuple["Configuration", "ChatSettings"]
 class ChatAdvice:
     """The bots of one HERMES_HOME. Reads config.yaml again only if it has changed."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, people: PeopleStore) -> None:
         self._home = home
+        self._people = people
         self._last_settings: tuple[str, _Settings] | None = None
 
     def text(self, server: Server, owner: Owner) -> str:
@@ -66,7 +67,7 @@ class ChatAdvice:
     def _users(self, owner: Owner, chats: ChatSettings) -> Iterator[tuple[str, str]]:
         """Yield users who may log in for an owner, one of each platform. Raises StoreError."""
         platform_name, _, owner_id = (owner or "").partition(":")
-        people = self._read_people()
+        people = self._people.list_all()
         for name, platform in PLATFORMS.items():
             settings = chats.platform_settings(name)
             admins = settings.allow if settings.admins is None else settings.admins
@@ -78,8 +79,3 @@ class ChatAdvice:
                 is_admitted = any((it.platform, it.user_id) == (name, owner_id) for it in people)
                 if name in chats.platforms or is_admitted:
                     yield name, owner_id
-
-    def _read_people(self) -> list[Person]:
-        from hermes_mcp_auth_remote.store.files.people_file import PeopleFile  # noqa: PLC0415
-
-        return PeopleFile(self._home).list_all()

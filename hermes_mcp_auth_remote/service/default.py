@@ -8,9 +8,7 @@ from pathlib import Path
 
 from hermes_mcp_auth_remote.config import Configuration, hermes_home_path, read_configuration
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.service.server_lookup import find_server, stored_names
 from hermes_mcp_auth_remote.service.sessions import Session
-from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import Owner, Server
 
@@ -19,11 +17,6 @@ from hermes_mcp_auth_remote.values import Owner, Server
 def service_at(home: Path) -> AuthService:
     """Return the service of a HERMES_HOME; all callers in a process share it and its sessions."""
     return AuthService(home)
-
-
-@lru_cache(maxsize=8)
-def _store_at(home: Path) -> FileStore:
-    return FileStore(home)
 
 
 def default_service() -> AuthService:
@@ -46,12 +39,14 @@ def server_by_name(
     """
     home = hermes_home_path(os.environ)
     configuration = configuration or read_configuration(home, os.environ)
-    return find_server(name, owner, configuration, _store_at(home), with_suggestions=with_suggestions)
+    return service_at(home).blocking.find_server(
+        name, owner, configuration, with_suggestions=with_suggestions
+    )
 
 
 def stored_server_names(owner: Owner = None) -> list[str]:
     """List the names of the servers with a stored or waiting login of an owner. Raises StoreError."""
-    return stored_names(owner, _store_at(hermes_home_path(os.environ)))
+    return default_service().blocking.stored_names(owner)
 
 
 @with_hidden_locals

@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
-from hermes_mcp_auth_remote.store.files.people_file import PeopleFile, Person
 
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.chat_advice import ChatAdvice
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.protocol import Person
 from hermes_mcp_auth_remote.values import Owner, Server
 from tests.requirements import covers
 
@@ -61,25 +61,25 @@ def test_the_chat_is_named_if_a_login_there_helps(
     tmp_path: Path, chats: object, owner: Owner, text: str
 ) -> None:
     write_config(tmp_path, chats)
-    assert ChatAdvice(tmp_path).text(NOTES, owner) == text
+    assert ChatAdvice(tmp_path, FileStore(tmp_path).people).text(NOTES, owner) == text
 
 
 @covers("advice-note")
 def test_an_administrator_who_was_admitted_in_the_chat_counts(tmp_path: Path) -> None:
     write_config(tmp_path, None)
     people = [Person("telegram", "9", is_admin=False, admitted_by="5", admitted_at=1.0)]
-    PeopleFile(tmp_path).change(lambda _: people)
-    advice = ChatAdvice(tmp_path)
+    FileStore(tmp_path).people.change(lambda _: people)
+    advice = ChatAdvice(tmp_path, FileStore(tmp_path).people)
     assert advice.text(NOTES, None) == ""
     people.append(Person("telegram", "50", is_admin=True, admitted_by="", admitted_at=1.0))
-    PeopleFile(tmp_path).change(lambda _: people)
+    FileStore(tmp_path).people.change(lambda _: people)
     assert advice.text(NOTES, None) == chat_text(50)
 
 
 @covers("advice-note")
 def test_a_server_that_the_bot_does_not_list_has_no_chat_command(tmp_path: Path) -> None:
     write_config(tmp_path, SHARED, other=URL)
-    text = ChatAdvice(tmp_path).text(Server("notes", f"{URL}?key=hidden"), None)
+    text = ChatAdvice(tmp_path, FileStore(tmp_path).people).text(Server("notes", f"{URL}?key=hidden"), None)
     assert text == (
         "To log in from Telegram instead, run `hermes-mcp-auth login notes --url - --via telegram:42`."
     )
@@ -88,7 +88,7 @@ def test_a_server_that_the_bot_does_not_list_has_no_chat_command(tmp_path: Path)
 @covers("advice-note")
 def test_a_broken_configuration_gives_no_chat_advice_until_it_is_mended(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("mcp_auth_chats: [")
-    advice = ChatAdvice(tmp_path)
+    advice = ChatAdvice(tmp_path, FileStore(tmp_path).people)
     assert advice.text(NOTES, None) == ""
     write_config(tmp_path, SHARED)
     assert advice.text(NOTES, None) == chat_text(42)
