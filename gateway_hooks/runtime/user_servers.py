@@ -18,7 +18,7 @@ from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerNotFo
 from hermes_mcp_auth_remote.hermes_home import file_stem
 from hermes_mcp_auth_remote.http.addresses import AddressPolicy, parse_ip_literal
 from hermes_mcp_auth_remote.login import Login
-from hermes_mcp_auth_remote.oauth.urls import canonical_resource, host_of, is_loopback_host, safe_url
+from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host, is_same_address
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Owner, Server
 
@@ -99,7 +99,7 @@ class UserServers:
         for name in self._configured.names():
             with contextlib.suppress(McpAuthError):
                 server = self._configured.find(name)
-                if _is_same_address(server.url, url):
+                if is_same_address(server.url, url):
                     servers.append(server)
         if len(servers) > 1:
             names = ", ".join(server.name for server in servers)
@@ -107,7 +107,7 @@ class UserServers:
         if servers:
             return servers[0]
         for server in {**self._recent_servers(), **self._stored_servers()}.values():
-            if _is_same_address(server.url, url):
+            if is_same_address(server.url, url):
                 # From now on the entry belongs to the chat, also if a terminal has created it.
                 return replace(server, is_public_only=True)
         return None
@@ -122,7 +122,7 @@ class UserServers:
         if isinstance(self._configured, ServerEntries):
             for name in self._configured.entry_names():
                 entry = self._configured.find_entry(name)
-                if entry is not None and _is_same_address(entry.url, url):
+                if entry is not None and is_same_address(entry.url, url):
                     raise ConfigError(
                         f"That address belongs to {name} in config.yaml, which this bot does not offer.",
                         f"The operator can set `auth: oauth` for {name}, or `enabled: true`.",
@@ -203,10 +203,3 @@ def _name_for(url: str, known_stems: set[str]) -> str:
     if name and file_stem(name) not in known_stems and len(host_of(url)) <= MAX_HOST_NAME_CHARS:
         return name
     return f"{name}-{sha256(url.encode()).hexdigest()[:8]}"
-
-
-def _is_same_address(one: str, other: str) -> bool:
-    try:
-        return canonical_resource(one) == canonical_resource(safe_url(other, "address"))
-    except McpAuthError:
-        return False
