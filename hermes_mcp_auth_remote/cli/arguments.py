@@ -263,7 +263,7 @@ def _refuse_misspelt_verb(parser: argparse.ArgumentParser, argv: list[str]) -> N
     from difflib import get_close_matches
 
     if similar_verbs := get_close_matches(verb.lower(), VERBS, 1):
-        parser.error(f"there is no command {verb}; did you mean `{parser.prog} {similar_verbs[0]}`?")
+        parser.error(f"there is no command {verb}; did you mean {similar_verbs[0]}?")
 
 
 def own_arguments(argv: list[str]) -> list[str]:

@@ -164,9 +164,9 @@ def test_a_waiting_login_is_known_by_name_and_address(cli: Cli, demo: Demo) -> N
 @pytest.mark.parametrize(
     ("arguments", "suggestion"),
     [
-        (("statsu",), "did you mean `hermes-mcp-auth status`?"),
-        (("Login", "notes"), "did you mean `hermes-mcp-auth login`?"),
-        (("dctor", "--json"), "did you mean `hermes-mcp-auth doctor`?"),
+        (("statsu",), "did you mean status?"),
+        (("Login", "notes"), "did you mean login?"),
+        (("dctor", "--json"), "did you mean doctor?"),
         (("xyz",), "invalid choice"),
     ],
 )
