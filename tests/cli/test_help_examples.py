@@ -89,7 +89,7 @@ def test_a_help_text_fits_a_narrow_terminal(cli: Cli) -> None:
         assert screen.wait_for_exit() == 0
         text = screen.full_text()
     description = text.partition("\n\n")[2].partition("examples:")[0]
-    assert "Performs a login up to the point where\nit would register" in description
+    assert "Runs the steps of a login, and stops\nbefore the first step that would\nregister" in description
     assert max(map(len, description.splitlines())) <= 40
     assert "  hermes-mcp-auth doctor https://mcp.linear.app/mcp" in text, "a command is not wrapped"
 

@@ -41,7 +41,7 @@ class InstallMethod:
 METHODS = {
     "pip, 0.19": InstallMethod("Two minutes", "pip install", "0.19"),
     "pip of the installer's environment, 0.21": InstallMethod(
-        "installed by its own installer", "-m pip install 'hermes", "0.21"
+        "installed by its own installer", "-m pip install '.", "0.21"
     ),
     "directory, 0.19": InstallMethod("installed by its own installer", "--target", "0.19"),
     "directory, 0.21": InstallMethod("installed by its own installer", "--target", "0.21"),
@@ -135,7 +135,7 @@ def test_the_commands_of_the_page_install_the_plugin(
     installation = install_hermes(tmp_path, method.layout, wheelhouse)
     assert installation.run(IMPORT).returncode != 0, "the installation must not have the package yet"
     [commands] = [block for block in code_blocks(method.heading, "sh") if method.contains in block]
-    installed = installation.run(commands, ANSWERS)
+    installed = installation.run(commands, ANSWERS, ROOT)
     assert installed.returncode == 0, installed.stderr + installed.stdout
     log_in_from_a_chat(installation, method.layout)
     if method.contains == "--target":

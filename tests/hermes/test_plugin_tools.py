@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -174,24 +175,34 @@ def test_a_prompt_for_a_turn_in_a_group_is_sent_in_private(hermes: SharedTelegra
         scenario.assert_no_leaks()
 
 
+def read_files_of_the_session(home: Path) -> dict[str, bytes]:
+    """Return what is stored for a session, except the mark that a client got no response (quirk 49)."""
+    files = read_credential_files(home)
+    for name, content in files.items():
+        document = json.loads(content)
+        document.pop("unanswered_client", None)
+        files[name] = json.dumps(document).encode()
+    return files
+
+
 @covers("hermes-keeps")
 def test_the_old_tokens_and_client_stay_until_the_new_tokens_are_stored(
     hermes: SharedTelegramGateway,
 ) -> None:
     with hermes.new_scenario("notes") as scenario:
-        stored_files = read_credential_files(scenario.home)
+        stored_files = read_files_of_the_session(scenario.home)
         scenario.start_login()
-        assert read_credential_files(scenario.home) == stored_files
+        assert read_files_of_the_session(scenario.home) == stored_files
         scenario.api.press(scenario.anna, scenario.wait_for_message(f"Connect {scenario.notes}"), "Cancel")
         scenario.wait_for_message(f"{scenario.notes}: not connected")
-        assert read_credential_files(scenario.home) == stored_files
+        assert read_files_of_the_session(scenario.home) == stored_files
         # The authorization server now rejects every code as expired.
         scenario.demo.authorization_server.change_behaviour(code_seconds=-1)
         scenario.api.say(scenario.anna, scenario.start_login())
         scenario.api.wait(
             lambda: len(scenario.bot_messages(f"{scenario.notes}: not connected")) == 2, SECONDS
         )
-        assert read_credential_files(scenario.home) == stored_files
+        assert read_files_of_the_session(scenario.home) == stored_files
         assert "ada@example.com" in call_whoami(scenario)
 
 

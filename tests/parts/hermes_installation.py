@@ -2,7 +2,7 @@
 
 The installation is where Hermes's own installer puts it: ~/.hermes/hermes-agent/venv, below the HOME of the
 test. Its packages are links to those of an environment of the tests, without this package. pip needs no
-index: `make_wheelhouse` builds this package, and packs the installed dependencies as wheels again.
+index: `make_wheelhouse` packs the installed dependencies as wheels again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tests.parts.requirements import MissingDependency
 
 OWN_NAME = "hermes-mcp-auth-remote"
 EXTRAS = ("", "hermes")
+BUILD_BACKEND = "hatchling"
 WHEEL_SUFFIX = "whl"
 # The program `hermes` by layout. `{folder!r}` has a link to the folder of the tests, and no package of ours.
 STARTERS = {
@@ -57,11 +58,13 @@ class HermesInstallation:
             "PIP_ROOT_USER_ACTION": "ignore",
         }
 
-    def run(self, script: str, answers: str = "") -> subprocess.CompletedProcess[str]:
-        """Run commands as a user types them; `answers` is what the user types then."""
+    def run(
+        self, script: str, answers: str = "", folder: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run commands as a user types them, in a folder (None: the HOME). `answers` are typed afterwards."""
         return subprocess.run(
             ["sh", "-euc", script],
-            cwd=self.home,
+            cwd=folder or self.home,
             env=self.environment,
             input=answers,
             capture_output=True,
@@ -101,17 +104,21 @@ def environment_of(layout: str) -> Path:
 
 
 def make_wheelhouse(folder: Path, layout: str) -> Path:
-    """Build this package, and pack its dependencies from the environment of a layout; once per folder."""
-    if folder.exists():
-        return folder
-    folder.mkdir(parents=True)
-    build = ("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(ROOT))
-    _run(sys.executable, *build)
-    site_packages = _site_packages(environment_of(layout))
+    """Pack what an installation from a clone needs, the build backend too; do nothing if the folder exists."""
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        # pip builds the package in the clone, with the build backend of the tests' own environment.
+        _pack_with_dependencies(BUILD_BACKEND, ("",), Path(sys.executable), folder)
+        _pack_with_dependencies(OWN_NAME, EXTRAS, environment_of(layout), folder)
+    return folder
+
+
+def _pack_with_dependencies(name: str, extras: tuple[str, ...], python: Path, folder: Path) -> None:
+    """Pack a distribution of an environment and all that it requires, but not this package."""
     installed: dict[str, Distribution] = {
-        canonicalize_name(it.name): it for it in distributions(path=[str(site_packages)])
+        canonicalize_name(it.name): it for it in distributions(path=[str(_site_packages(python))])
     }
-    queue: list[tuple[str, tuple[str, ...]]] = [(OWN_NAME, EXTRAS)]
+    queue = [(name, extras)]
     packed = set[str]()
     while queue:
         name, extras = queue.pop()
@@ -126,7 +133,6 @@ def make_wheelhouse(folder: Path, layout: str) -> Path:
             marker = requirement.marker
             if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras):
                 queue.append((canonicalize_name(requirement.name), ("", *requirement.extras)))
-    return folder
 
 
 def pack_wheel(distribution: Distribution, folder: Path) -> None:
