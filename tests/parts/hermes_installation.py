@@ -104,7 +104,7 @@ def environment_of(layout: str) -> Path:
 
 
 def make_wheelhouse(folder: Path, layout: str) -> Path:
-    """Pack what an installation from a clone needs, the build backend too; do nothing if the folder exists."""
+    """Pack what an installation from a clone needs, also to build; do nothing if the folder exists."""
     if not folder.exists():
         folder.mkdir(parents=True)
         # pip builds the package in the clone, with the build backend of the tests' own environment.
