@@ -42,7 +42,9 @@ class ConnectClient:
 
     def __init__(self, command: RunningCommand) -> None:
         self.command = command
+        # What was read and not yet returned: notifications, and responses to other requests.
         self.notifications: list[dict[str, Any]] = []
+        self._responses: dict[int, dict[str, Any]] = {}
         self._next_id = 0
 
     def send(self, method: str, params: dict[str, Any] | None = None, *, is_request: bool = True) -> int:
@@ -54,13 +56,20 @@ class ConnectClient:
         return self._next_id
 
     def read_response(self, request_id: int) -> dict[str, Any]:
-        while (message := self.command.read_event()).get("id") != request_id:
+        while request_id not in self._responses:
+            self._read_message()
+        return self._responses.pop(request_id)
+
+    def _read_message(self) -> None:
+        message = self.command.read_event()
+        if "method" in message:
             self.notifications.append(message)
-        return message
+        else:
+            self._responses[message["id"]] = message
 
     def wait_for_notification(self, method: str) -> dict[str, Any]:
         while not any(message["method"] == method for message in self.notifications):
-            self.notifications.append(self.command.read_event())
+            self._read_message()
         return next(message for message in self.notifications if message["method"] == method)
 
     def request(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
