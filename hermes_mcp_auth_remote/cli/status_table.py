@@ -23,8 +23,8 @@ def format_statuses(statuses: Sequence[ConnectionStatus], now: float, columns: i
     A terminal that is wide enough gets a table: one row per server, with what needs attention below it.
     A narrow terminal, and output that is not a terminal, get all facts of each server, a line per fact.
     """
-    rows = [status.cells(now) for status in statuses]
-    widths = None if columns < MIN_TABLE_COLUMNS else _column_widths([TABLE_HEADER, *rows], columns)
+    rows = [status.cells(now) for status in statuses] if columns >= MIN_TABLE_COLUMNS else []
+    widths = _column_widths([TABLE_HEADER, *rows], columns) if rows else None
     if widths is None:
         return "\n".join(status.to_text(now, columns) for status in statuses)
     lines = _format_row(" ", TABLE_HEADER, widths)

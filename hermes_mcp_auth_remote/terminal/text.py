@@ -297,9 +297,12 @@ def wrap_text(text: str, columns: int, indent: int = 0) -> str:
     A word that is longer than a line, such as an address, stays on its line: the terminal breaks it. A
     command between backticks counts as one word, because a copy of it must run.
     """
-    width = min(max(columns, MIN_COLUMNS), MAX_COLUMNS) - indent if columns else len(text)
+    words = _WORD.findall(text)
+    if not columns:
+        return " " * indent + " ".join(words)
+    width = min(max(columns, MIN_COLUMNS), MAX_COLUMNS) - indent
     lines = [""]
-    for word in _WORD.findall(text):
+    for word in words:
         with_word = f"{lines[-1]} {word}" if lines[-1] else word
         if len(with_word) <= width or not lines[-1] or len(word) > width:
             lines[-1] = with_word
