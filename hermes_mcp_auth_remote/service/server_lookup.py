@@ -76,6 +76,9 @@ def find_server_at(url: str, owner: Owner, configuration: Configuration, store: 
     if not configured_names and not stored_servers:
         stored_servers = _servers_at(url, _waiting_servers(owner, configuration, store))
     names = (*configured_names, *stored_servers)
+    if len(stored_servers) == 1 and not any(_has_tokens(name, owner, store) for name in configured_names):
+        # The address already meant this login. It does so until an entry of config.yaml has a login too.
+        names = tuple(stored_servers)
     if len(names) > 1:
         raise _ambiguous_address(url, names, tuple(stored_servers), owner)
     if config_error is not None and not names:
@@ -126,6 +129,10 @@ def _stored_servers_at(
     with suppress(ConfigError):
         return {name: server for name, server in servers.items() if not configuration.has_entry(name)}
     return servers
+
+
+def _has_tokens(name: str, owner: Owner, store: Store) -> bool:
+    return store.read(CredentialKey(name, owner)).credentials.tokens is not None
 
 
 def _list_keys(owner: Owner, store: Store) -> list[CredentialKey]:

@@ -96,6 +96,9 @@ def test_login_by_url_says_which_server_it_logs_in_to(cli: Cli, demo: Demo) -> N
 @covers("one-identity")
 def test_two_accounts_at_one_address_are_used_by_name(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo, "work", "--url", demo.mcp_url)
+    # The entry of config.yaml has no login yet, so the address means the one that has.
+    assert "work" in cli.run("status", demo.mcp_url).out
+    log_in(cli, demo, "notes")
     for arguments in (("token",), ("status",), ("doctor",), ("logout",), ("login", "--url"), ("connect",)):
         result = cli.run(*arguments, demo.mcp_url)
         assert result.exit_code == 3, arguments

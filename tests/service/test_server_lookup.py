@@ -166,6 +166,9 @@ def test_two_servers_with_one_address_are_told_apart_by_name(tmp_path: Path) -> 
 def test_an_entry_and_a_login_of_another_name_are_told_apart_by_name(tmp_path: Path) -> None:
     write_config(tmp_path, notes=f"{URL}?key=hidden")
     store_login(tmp_path, "mine", f"{URL}?key=hidden")
+    # A program that used the login by its address keeps it when an entry is added.
+    assert find(tmp_path, f"{URL}?key=hidden").name == "mine"
+    store_login(tmp_path, "notes", f"{URL}?key=hidden")
     with pytest.raises(AmbiguousAddress) as caught:
         find(tmp_path, f"{URL}?key=hidden")
     assert caught.value.names == ("notes", "mine")
