@@ -133,6 +133,10 @@ def test_a_name_that_no_file_can_have_is_a_clear_error(tmp_path: Path) -> None:
         ({"auth": "oauth", "oauth": {"identity_provider": {"tokenfile": "a"}}}, "Did you mean `token_file`?"),
         ({"auth": "oauth", "oath": {}}, "a.oath is not known and is ignored. Did you mean"),
         ({"auth": "oauth", "header": {}}, "Did you mean `headers`?"),
+        (
+            {"auth": "oauth", "allow_missing_pkce": True},
+            "mcp_servers.a.allow_missing_pkce is ignored. Write it as mcp_servers.a.oauth.allow_missing_pkce",
+        ),
         ({}, "mcp_servers.a has a `url`, but not `auth: oauth`"),
         ({"headers": {"X-Team": "a"}}, "mcp_servers.a has a `url`, but not `auth: oauth`"),
         ({"oauth": {"scope": "a"}, "headers": {"Authorization": "a"}}, "but not `auth: oauth`"),

@@ -86,7 +86,7 @@ _CREDENTIAL_HEADERS = ("authorization", "api-key", "apikey", "token", "x-auth")
 def entry_warnings(name: str, entry: Mapping[str, object]) -> tuple[str, ...]:
     """Return what is probably wrong with an entry of `mcp_servers`, a sentence or two each."""
     path = f"mcp_servers.{name}"
-    warnings = [*_misspelt_keys(path, entry, ENTRY_KEYS)]
+    warnings = [*_misplaced_keys(path, entry), *_misspelt_keys(path, entry, ENTRY_KEYS)]
     section = entry.get("oauth")
     if isinstance(section, Mapping):
         oauth = cast("Mapping[str, object]", section)
@@ -129,6 +129,13 @@ def _lacks_oauth(entry: Mapping[str, object]) -> bool:
         else []
     )
     return not any(part in name for name in names for part in _CREDENTIAL_HEADERS)
+
+
+def _misplaced_keys(path: str, entry: Mapping[str, object]) -> Iterator[str]:
+    """Yield a warning for each key of `oauth:` that is beside `url`."""
+    for key in entry:
+        if key in OAUTH_KEYS and key not in ENTRY_KEYS:
+            yield f"{path}.{key} is ignored. Write it as {path}.oauth.{key}, in the section `oauth:`."
 
 
 def _misspelt_keys(path: str, members: Mapping[str, object], keys: Iterable[str]) -> Iterator[str]:
