@@ -260,6 +260,11 @@ def _check_response(
     # MCP 2026-07-28, RFC 9207 section 2.4: use simple string comparison, also for error responses. After a
     # mismatch, neither use nor show the error's text.
     if issuer is not None and issuer != request.issuer and not _is_trusted_issuer(issuer, request):
+        if request.issuer.startswith(issuer):
+            raise PasteRefused(
+                "That address is cut off in its `iss` part, or comes from another authorization server.",
+                _WHOLE_ADDRESS_ADVICE,
+            )
         raise PasteRefused(
             "That response comes from another authorization server than this login's.",
             "Do not continue if you did not expect that; if you trust both, add their issuers to "

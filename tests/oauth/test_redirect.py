@@ -284,6 +284,14 @@ def test_quirk_39_a_wrong_iss_is_refused_and_its_error_is_not_shown(iss: str, pa
 
 
 @covers("iss-mismatch")
+@pytest.mark.parametrize("kept_chars", [0, 1, 5, len(ISSUER) - 1])
+def test_an_address_that_is_cut_off_in_its_iss_says_so(kept_chars: int) -> None:
+    refusal = expect_refusal(f"{URL}&iss={quote(ISSUER[:kept_chars], safe='')}")
+    assert "cut off" in refusal
+    assert "Copy the whole address" in refusal
+
+
+@covers("iss-mismatch")
 def test_quirk_39_iss_is_compared_if_present_and_required_if_advertised() -> None:
     right = f"{URL}&iss={quote(ISSUER, safe='')}"
     assert read_code(right) == CODE
