@@ -73,7 +73,8 @@ def run_discovery(
     if discovery.authorization_server.uses_default_endpoints and server_challenge is None:
         raise DiscoveryFailed(
             f"{host_of(server.url)} asks for no authorization and names no authorization server.",
-            "It may need no login. If it needs one, set `oauth.authorization_server` for it.",
+            "Check the path of its address. It may also need no login. If it needs one, set "
+            "`oauth.authorization_server` for it.",
         )
     if flow in DEVICE_FLOWS:
         discovery = yield from find_device_server(server, discovery, flow)
