@@ -180,6 +180,7 @@ def call_with_a_bot(cli: Cli, demo: Demo) -> str:
 
 def two_servers_at_one_address(cli: Cli, demo: Demo) -> str:
     log_in(cli, demo, "mine", "--url", demo.mcp_url)
+    log_in(cli, demo)
     return cli.run("token", demo.mcp_url).err
 
 
