@@ -146,33 +146,21 @@ def test_a_machine_grant_is_connected_everywhere_after_its_token_has_ended() -> 
 
 
 TIMES = st.none() | st.floats(NOW - 5 * DAY, NOW + 5 * DAY)
-
-
-@covers("one-status")
-@settings(deadline=None)
-@given(
+CONNECTIONS = st.builds(
+    replace,
+    st.just(make_connection()),
     expires_at=TIMES,
     refresh_expires_at=TIMES,
     obtained_at=TIMES,
     can_refresh=st.booleans(),
-    needs=st.booleans(),
+    login_needed=st.sampled_from([None, "it is over"]),
 )
-def test_no_screen_contradicts_another(
-    expires_at: float | None,
-    refresh_expires_at: float | None,
-    obtained_at: float | None,
-    *,
-    can_refresh: bool,
-    needs: bool,
-) -> None:
-    connection = replace(
-        make_connection(),
-        expires_at=expires_at,
-        refresh_expires_at=refresh_expires_at,
-        obtained_at=obtained_at,
-        can_refresh=can_refresh,
-        login_needed="it is over" if needs else None,
-    )
+
+
+@covers("one-status")
+@settings(deadline=None)
+@given(CONNECTIONS)
+def test_no_screen_contradicts_another(connection: Connection) -> None:
     is_over = session_status(connection, NOW).is_over
     assert chat_status(connection).startswith("connected") is not is_over
     status = ConnectionStatus(CredentialKey("notes"), "notes", connection)
@@ -251,31 +239,8 @@ def test_a_warning_stays_until_the_end(
 
 @covers("one-status")
 @settings(deadline=None)
-@given(
-    expires_at=TIMES,
-    refresh_expires_at=TIMES,
-    obtained_at=TIMES,
-    can_refresh=st.booleans(),
-    needs=st.booleans(),
-    later=st.floats(-20 * DAY, 20 * DAY),
-)
-def test_no_user_must_act_before_the_time_of_the_reminder(
-    expires_at: float | None,
-    refresh_expires_at: float | None,
-    obtained_at: float | None,
-    *,
-    can_refresh: bool,
-    needs: bool,
-    later: float,
-) -> None:
-    connection = replace(
-        make_connection(),
-        expires_at=expires_at,
-        refresh_expires_at=refresh_expires_at,
-        obtained_at=obtained_at,
-        can_refresh=can_refresh,
-        login_needed="it is over" if needs else None,
-    )
+@given(CONNECTIONS, st.floats(-20 * DAY, 20 * DAY))
+def test_no_user_must_act_before_the_time_of_the_reminder(connection: Connection, later: float) -> None:
     start = remind_at(connection)
     if session_status(connection, NOW + later).action != "none":
         assert start is not None

@@ -116,7 +116,7 @@ class InteractiveLogins:
         server: Server,
         key: CredentialKey,
         error: AuthorizationRequired,
-        has_new_token: Callable[[], bool] = lambda: False,
+        has_new_token: Callable[[], bool],
     ) -> None:
         """Return when the user has logged in; raises AuthorizationRequired, or what `start_login` raises.
 
