@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from hermes_mcp_auth_remote.commands import finish_command
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, open_listener
 from hermes_mcp_auth_remote.terminal.loopback import Listener
+from hermes_mcp_auth_remote.terminal.prompt import start_login_with_listener
 from hermes_mcp_auth_remote.values import CredentialKey, Server
 
 _log = logging.getLogger(__name__)
@@ -67,8 +69,11 @@ class BrowserPrompter:
     async def show(self, login: Login) -> None:
         """Listen at the login's redirect URI and open its page. Raises AuthorizationRequired on failure."""
         is_listening = await self.listen(login)
-        device = login.device_authorization
-        if (device is None and not is_listening) or not self.open_browser(elicitation_address(login)):
+        if login.device_authorization is None and not is_listening:
+            raise AuthorizationRequired(
+                self.server.name, reason="another program uses the port of the redirect"
+            )
+        if not self.open_browser(elicitation_address(login)):
             raise AuthorizationRequired(
                 self.server.name, reason="no browser on this machine could be opened for the login"
             )
@@ -124,13 +129,11 @@ class ClientLogin:
     service: AuthService
     server: Server
     owner: str | None
-    _prompter: BrowserPrompter = field(init=False)
     _login: Login | None = None
+    _listener: Listener | None = None
     # Concurrent calls share one login.
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    def __post_init__(self) -> None:
-        self._prompter = BrowserPrompter(self.service, self.server, lambda _: True)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     async def start(self, error: AuthorizationRequired) -> Login | None:
         """Return the login that waits, or start one; None if the redirect could not reach this process."""
@@ -138,22 +141,34 @@ class ClientLogin:
             login = self._login
             if login is not None and (await self.service.login(login.id)).status == "waiting":
                 return login
+            await self.close()
             return await self._start(error)
 
     async def _start(self, error: AuthorizationRequired) -> Login | None:
-        challenge = error.challenge
-        login = await self.service.start_login(
-            self.server,
-            TERMINAL_ORIGIN,
-            owner=self.owner,
-            challenge=challenge,  # type: ignore[arg-type]
-            flow="auto",
+        answers = LoginAnswers(self.service, LogScreen(self.server.name), self.server)
+        challenge = error.challenge if isinstance(error.challenge, Challenge) else None
+        login, listener = await start_login_with_listener(
+            answers, self.service, self.server, self.owner, challenge=challenge, flow="auto"
         )
-        if login.device_authorization is None and not await self._prompter.listen(login):
+        if login.device_authorization is not None and listener is not None:
+            # In the device flow no redirect comes.
+            await listener.close()
+            listener = None
+        elif listener is None and login.device_authorization is None:
             await self.service.cancel(login.id)
             return None
-        self._login = login
+        self._login, self._listener = login, listener
+        if listener is not None:
+            task = asyncio.create_task(self._close_at_end(login, listener))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return login
+
+    async def _close_at_end(self, login: Login, listener: Listener) -> None:
+        """Free the port as soon as the login is over: the next login uses the same port."""
+        with contextlib.suppress(McpAuthError):
+            await self.service.wait_for_login(login.id)
+        await listener.close()
 
     async def wait(self) -> None:
         """Wait until the login that `start` returned is over."""
@@ -169,7 +184,9 @@ class ClientLogin:
 
     async def close(self) -> None:
         """Stop listening."""
-        await self._prompter.close()
+        if self._listener is not None:
+            listener, self._listener = self._listener, None
+            await listener.close()
 
 
 def elicitation_address(login: Login) -> str:

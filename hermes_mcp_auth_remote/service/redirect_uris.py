@@ -9,6 +9,9 @@ from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 from hermes_mcp_auth_remote.values import Entropy, Server, ServerOptions
 
 CALLBACK_PATH = "/callback"
+# RFC 6335 section 6: ports from 49152 are never assigned to a service. Linux gives those below 61000 to
+# outgoing connections, and no program can listen on a port that a connection uses.
+_FIRST_PORT = 61000
 
 
 _DEFAULT_HOST = ServerOptions().redirect_host
@@ -50,8 +53,7 @@ def new_redirect_uri(server: Server, entropy: Entropy) -> str:
     port = options.redirect_port
     if not port and has_manual_client(options):
         port = CONFIGURED_CLIENT_PORT
-    # RFC 6335 section 6: the dynamic ports are never assigned to a service.
-    port = port or 49152 + int.from_bytes(entropy(8).encode(), "big") % 16384
+    port = port or _FIRST_PORT + int.from_bytes(entropy(8).encode(), "big") % (65536 - _FIRST_PORT)
     return f"http://{f'[{host}]' if ':' in host else host}:{port}{CALLBACK_PATH}"
 
 

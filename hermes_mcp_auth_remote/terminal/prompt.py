@@ -1,4 +1,7 @@
-"""Run a login at a terminal: choose a redirect URI, listen, show the login, wait for an answer."""
+"""Run a login at a terminal: choose a redirect URI, listen, show the login, wait for an answer.
+
+The stdio bridge uses `start_login_with_listener` for a login that its client shows.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hermes_mcp_auth_remote.errors import LoginExpired, McpAuthError
-from hermes_mcp_auth_remote.login import Connection
+from hermes_mcp_auth_remote.login import Connection, Login
+from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.redirect_uris import has_manual_client
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, Screen, open_listener
@@ -72,45 +76,70 @@ async def _run_login(
     channels: AnswerChannels,
     owner: Owner,
 ) -> Connection:
-    redirect_uri, listener = await _choose_redirect_uri(service, server, owner, answers, channels)
+    login, listener = await start_login_with_listener(
+        answers,
+        service,
+        server,
+        owner,
+        flow=channels.flow,
+        should_listen=channels.should_listen,
+        can_use_new_port=not channels.is_remote,
+    )
     try:
-        login = answers.login = await service.start_login(
-            server, TERMINAL_ORIGIN, owner=owner, redirect_uri=redirect_uri, flow=channels.flow
-        )
-        try:
-            if listener is not None and login.request.redirect_uri != listener.redirect_uri:
-                # The authorization server accepts only another spelling of the loopback host.
-                await listener.close()
-                listener = await open_listener(answers, login.request.redirect_uri)
-            # Without a listener the browser would end on an error page.
-            open_url = channels.open_browser if listener is not None and login.poll_state is None else None
-            browser_opened = open_url is not None and open_url(login.authorization_url)
-            answers.port = None if listener is None else listener.port
-            answers.screen.show(login, browser_opened=browser_opened, port=answers.port)
-            return await answers.wait_for_connection(login, line_source, at_keyboard=channels.at_keyboard)
-        except BaseException:
-            # `cancel` does nothing if the login has ended. Raise the original error, not a failure to cancel.
-            with contextlib.suppress(McpAuthError):
-                await service.cancel(login.id)
-            raise
+        # Without a listener the browser would end on an error page.
+        open_url = channels.open_browser if listener is not None and login.poll_state is None else None
+        browser_opened = open_url is not None and open_url(login.authorization_url)
+        answers.port = None if listener is None else listener.port
+        answers.screen.show(login, browser_opened=browser_opened, port=answers.port)
+        return await answers.wait_for_connection(login, line_source, at_keyboard=channels.at_keyboard)
+    except BaseException:
+        # `cancel` does nothing if the login has ended. Raise the original error, not a failure to cancel.
+        with contextlib.suppress(McpAuthError):
+            await service.cancel(login.id)
+        raise
     finally:
         if listener is not None:
             await listener.close()
 
 
-async def _choose_redirect_uri(
-    service: AuthService, server: Server, owner: Owner, answers: LoginAnswers, channels: AnswerChannels
-) -> tuple[str, Listener | None]:
-    """Choose the redirect URI, and listen at it if possible."""
-    redirect_uri = await service.redirect_uri(server, owner)
-    if not channels.should_listen:
-        return redirect_uri, None
-    listener = await open_listener(answers, redirect_uri)
-    options = server.options
-    is_fixed = options.redirect_uri is not None or options.redirect_port or has_manual_client(options)
-    if listener is None and not is_fixed and not channels.is_remote:
-        # Another process uses the port, perhaps another login. Use a new port; the login registers it.
-        # Over SSH, the user pastes the address: that needs no other registration.
-        redirect_uri = service.new_redirect_uri(server)
+async def start_login_with_listener(
+    answers: LoginAnswers,
+    service: AuthService,
+    server: Server,
+    owner: Owner,
+    *,
+    challenge: Challenge | None = None,
+    flow: Flow | None = None,
+    should_listen: bool = True,
+    can_use_new_port: bool = True,
+) -> tuple[Login, Listener | None]:
+    """Start a login, and listen for its redirect if possible. The caller closes the listener.
+
+    The listener passes redirects to `answers`. Set `can_use_new_port` if the login may register another port
+    because the registered one is in use. Raises as `AuthService.start_login` does.
+    """
+    redirect_uri, listener = await service.redirect_uri(server, owner), None
+    if should_listen:
         listener = await open_listener(answers, redirect_uri)
-    return redirect_uri, listener
+        if listener is None and can_use_new_port and not _has_fixed_redirect_uri(server):
+            # Another process uses the port, perhaps another login.
+            redirect_uri = service.new_redirect_uri(server)
+            listener = await open_listener(answers, redirect_uri)
+    try:
+        login = answers.login = await service.start_login(
+            server, TERMINAL_ORIGIN, owner=owner, redirect_uri=redirect_uri, challenge=challenge, flow=flow
+        )
+    except BaseException:
+        if listener is not None:
+            await listener.close()
+        raise
+    if listener is not None and login.request.redirect_uri != listener.redirect_uri:
+        # The authorization server accepts only another spelling of the loopback host.
+        await listener.close()
+        listener = await open_listener(answers, login.request.redirect_uri)
+    return login, listener
+
+
+def _has_fixed_redirect_uri(server: Server) -> bool:
+    options = server.options
+    return bool(options.redirect_uri or options.redirect_port) or has_manual_client(options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -194,6 +196,43 @@ def test_url_elicitation_of_2025_11_25(cli: Cli, demo: Demo, has_login: bool) ->
 
 
 @covers("bridge-login")
+def test_a_second_login_by_elicitation_gets_its_redirect(cli: Cli, demo: Demo) -> None:
+    with connect(cli) as client:
+        client.initialize(elicitation={"url": {}})
+        redirect_uris: list[str] = []
+        for _ in range(2):
+            [elicitation] = client.request("tools/call", ADD)["error"]["data"]["elicitations"]
+            redirect_uris.append(redirect_uri_of(elicitation["url"]))
+            finish_in_browser(elicitation["url"])
+            client.wait_for_notification("notifications/elicitation/complete")
+            client.notifications.clear()
+            assert client.call() == "5"
+            demo.authorization_server.ledger.revoke_everything()
+        # The second login reuses the registered port, which the first one has freed.
+        assert redirect_uris[0] == redirect_uris[1]
+        client.end()
+
+
+@covers("bridge-login")
+def test_a_login_by_elicitation_uses_another_port_if_the_registered_one_is_in_use(
+    cli: Cli, demo: Demo
+) -> None:
+    log_in(cli, demo)
+    [file] = (cli.home / "mcp-tokens").glob("*.client.json")
+    [registered_uri] = json.loads(file.read_text("utf-8"))["redirect_uris"]
+    demo.authorization_server.ledger.revoke_everything()
+    port = urlsplit(registered_uri).port
+    with socket.create_server(("127.0.0.1", port or 0)), connect(cli) as client:
+        client.initialize(elicitation={"url": {}})
+        [elicitation] = client.request("tools/call", ADD)["error"]["data"]["elicitations"]
+        assert redirect_uri_of(elicitation["url"]) != registered_uri
+        finish_in_browser(elicitation["url"])
+        client.wait_for_notification("notifications/elicitation/complete")
+        assert client.call() == "5"
+        client.end()
+
+
+@covers("bridge-login")
 def test_a_device_code_is_shown_by_the_client(cli: Cli, demo: Demo) -> None:
     demo.authorization_server.change_behaviour(with_device=True, device_interval_seconds=1)
     with connect(cli) as client:
@@ -236,6 +275,11 @@ def test_a_login_that_cannot_start_is_an_error(cli: Cli, demo: Demo) -> None:
         demo.authorization_server.fail_next("authorization_server_metadata", status=500, times=None)
         assert client.request("tools/call", ADD)["error"]["code"] == -32000
         assert "result" in client.request("ping")
+
+
+def redirect_uri_of(authorization_url: str) -> str:
+    [uri] = parse_qs(urlsplit(authorization_url).query)["redirect_uri"]
+    return uri
 
 
 def make_browser(tmp_path: Path, *, approves: bool, denies: bool = False) -> tuple[dict[str, str], Path]:
