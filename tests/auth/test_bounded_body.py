@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -262,6 +262,13 @@ def ask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ask:
     return call
 
 
+@pytest.fixture
+def without_time_limit(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a busy machine take its time: these bodies end."""
+    limits = replace(LIMITS, timeout_seconds=20)
+    monkeypatch.setattr(hermes_mcp_auth_remote.auth.bounded_body, "BODY_LIMITS", limits)
+
+
 # Use each library, each kind of client and each kind of call at least once. The faults do not depend on the
 # combination.
 with_some_variants = pytest.mark.parametrize(
@@ -362,6 +369,7 @@ def gzip_refusal(plain: bytes) -> bytes:
     return refusal_response(b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
 
 
+@pytest.mark.usefixtures("without_time_limit")
 @covers("refusal-bounded")
 def test_a_gzip_bomb_in_a_refusal_is_not_decompressed_whole(ask: Ask) -> None:
     assert len(GZIP_BOMB) < LIMITS.max_bytes
@@ -373,6 +381,7 @@ def test_a_gzip_bomb_in_a_refusal_is_not_decompressed_whole(ask: Ask) -> None:
         assert ask(FakeSession(peer.url)) == [(200, b"ok")]
 
 
+@pytest.mark.usefixtures("without_time_limit")
 @covers("refusal-bounded")
 def test_nested_gzip_bombs_are_not_decompressed(ask: Ask) -> None:
     head = b"content-encoding: gzip, gzip\r\ncontent-length: %d\r\n\r\n" % len(NESTED_GZIP_BOMB)
@@ -380,6 +389,7 @@ def test_nested_gzip_bombs_are_not_decompressed(ask: Ask) -> None:
         assert ask(FakeSession(peer.url, new_header=None)) == [(401, NESTED_GZIP_BOMB)]
 
 
+@pytest.mark.usefixtures("without_time_limit")
 @with_some_variants
 @pytest.mark.parametrize(
     ("response", "body"),
