@@ -340,11 +340,11 @@ def test_screens_show_server_text_shortened_and_quoted() -> None:
         assert len(row.value) <= 300
         assert "\x1b" not in card_text(card)
         assert "\u202e" not in card_text(card)
-    shown = ConnectionStatus(CredentialKey("x"), "x", error=error).to_text(NOW, 80)
+    shown = ConnectionStatus(CredentialKey("x"), "x", NOW, error=error).to_text(80)
     assert f"“{INSTRUCTION}'" in shown
     assert (
         "ignore"
-        not in json.dumps(ConnectionStatus(CredentialKey("x"), "x", error=error).to_event(NOW)).lower()
+        not in json.dumps(ConnectionStatus(CredentialKey("x"), "x", NOW, error=error).to_event()).lower()
     )
 
 

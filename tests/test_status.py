@@ -119,11 +119,11 @@ def test_chat_command_line_and_reminder_agree(
     connection = make_connection(**fields)
     assert session_status(connection, NOW) == expected
     assert chat_status(connection) == chat_text
-    status = ConnectionStatus(CredentialKey("notes"), "notes", connection)
-    assert status.state(NOW) == expected.state
-    assert status.action(NOW) == expected.action
-    assert status.next_step(NOW).startswith("log in again before ") is (expected.action == "log in soon")
-    assert (status.next_step(NOW) == "log in") is (expected.action == "log in")
+    status = ConnectionStatus(CredentialKey("notes"), "notes", NOW, connection)
+    assert status.state == expected.state
+    assert status.action == expected.action
+    assert status.next_step.startswith("log in again before ") is (expected.action == "log in soon")
+    assert (status.next_step == "log in") is (expected.action == "log in")
     need = _login_need(connection, NOW)
     assert (None if need is None else need.is_over) == {"none": None, "log in soon": False, "log in": True}[
         expected.action
@@ -133,13 +133,13 @@ def test_chat_command_line_and_reminder_agree(
 @covers("one-status")
 def test_a_machine_grant_is_connected_everywhere_after_its_token_has_ended() -> None:
     connection = make_connection(can_refresh=False, expires_at=NOW - HOUR, account=None)
-    status = ConnectionStatus(CredentialKey("notes"), "notes", connection, uses_machine_grant=True)
-    assert status.state(NOW) == "connected"
+    status = ConnectionStatus(CredentialKey("notes"), "notes", NOW, connection, uses_machine_grant=True)
+    assert status.state == "connected"
     assert chat_status(connection, uses_machine_grant=True) == (
         "connected, until the provider ends it (refreshes itself)"
     )
     assert "log in again" not in connection_summary(connection, NOW, uses_machine_grant=True)
-    assert (status.lasts(NOW), status.next_step(NOW)) == (
+    assert (status.lasts, status.next_step) == (
         "until the provider ends it",
         "refreshes itself when it is used",
     )
@@ -163,14 +163,14 @@ CONNECTIONS = st.builds(
 def test_no_screen_contradicts_another(connection: Connection) -> None:
     is_over = session_status(connection, NOW).is_over
     assert chat_status(connection).startswith("connected") is not is_over
-    status = ConnectionStatus(CredentialKey("notes"), "notes", connection)
-    assert status.lasts(NOW).startswith("ended") is is_over
-    assert (status.next_step(NOW) == "log in") is is_over
-    assert (status.state(NOW) in {"expired", "login needed"}) is is_over
+    status = ConnectionStatus(CredentialKey("notes"), "notes", NOW, connection)
+    assert status.lasts.startswith("ended") is is_over
+    assert (status.next_step == "log in") is is_over
+    assert (status.state in {"expired", "login needed"}) is is_over
     # Both screens of the command line have the same words.
     summary = connection_summary(connection, NOW)
-    assert f"  Lasts    {status.lasts(NOW)}\n" in summary
-    assert summary.endswith(f"  Next     {status.next_step(NOW)}")
+    assert f"  Lasts    {status.lasts}\n" in summary
+    assert summary.endswith(f"  Next     {status.next_step}")
     need = _login_need(connection, NOW)
     assert (need is not None and need.is_over) is is_over
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hermes_mcp_auth_remote.cli.output import error_members
 from hermes_mcp_auth_remote.commands import finish_command, login_command
@@ -42,6 +42,7 @@ ADDRESS_LABEL, REASON_LABEL, COMMAND_LABEL = "Address", "Because", "Run"
 class ConnectionStatus:
     """The status of one server and owner: a connection, no connection, or an error that prevented the check.
 
+    `now` is the moment that it describes (epoch seconds). `session` is the status of the connection.
     `server_argument` is the name or address that names the server on the command line. `server_url` is ""
     if it is unknown. `uses_machine_grant` is True if the server's grant needs no user. `waiting_logins` are
     the logins that wait for an answer.
@@ -49,17 +50,19 @@ class ConnectionStatus:
 
     key: CredentialKey
     server_argument: str
+    now: float
     connection: Connection | None = None
     error: McpAuthError | None = None
     uses_machine_grant: bool = False
     waiting_logins: tuple[Login, ...] = ()
     server_url: str = ""
+    session: SessionStatus | None = field(init=False)
 
-    def session(self, now: float) -> SessionStatus | None:
-        """Return the status of the connection, or None if there is none. `now` is in epoch seconds."""
-        if self.connection is None:
-            return None
-        return session_status(self.connection, now, uses_machine_grant=self.uses_machine_grant)
+    def __post_init__(self) -> None:
+        session = None
+        if self.connection is not None:
+            session = session_status(self.connection, self.now, uses_machine_grant=self.uses_machine_grant)
+        object.__setattr__(self, "session", session)
 
     @property
     def name(self) -> str:
@@ -67,36 +70,42 @@ class ConnectionStatus:
         key = self.key
         return replace_unprintable(f"{key.server_name} ({key.owner})" if key.owner else key.server_name)
 
-    def state(self, now: float) -> str:
+    @property
+    def state(self) -> str:
         """Return the state in one or two words."""
         if self.error is not None:
             return UNREADABLE
-        session = self.session(now)
+        session = self.session
         return NOT_CONNECTED if session is None else session.state
 
-    def mark(self, now: float) -> str:
+    @property
+    def mark(self) -> str:
         """Return the mark that shows whether the server works."""
-        return CHECK_MARK if self.state(now) == "connected" else CROSS_MARK
+        return CHECK_MARK if self.state == "connected" else CROSS_MARK
 
-    def action(self, now: float) -> UserAction:
+    @property
+    def action(self) -> UserAction:
         """Return what the user should do, by the state alone."""
-        session = self.session(now)
+        session = self.session
         if session is None:
             return "none" if self.uses_machine_grant or self.error is not None else "log in"
         return session.action
 
-    def needs_person(self, now: float) -> bool:
+    @property
+    def needs_person(self) -> bool:
         """True if the server does not work, or will not work for long, unless a person does something."""
-        return self.error is not None or self.action(now) != "none" or self._needs_another_login()
+        return self.error is not None or self.action != "none" or self._needs_another_login()
 
-    def lasts(self, now: float) -> str:
+    @property
+    def lasts(self) -> str:
         """Describe when the user must log in again, "" without a connection."""
-        session = self.session(now)
-        return "" if self.error is not None or session is None else session_end(session, now)
+        session = self.session
+        return "" if self.error is not None or session is None else session_end(session, self.now)
 
-    def next_step(self, now: float) -> str:
+    @property
+    def next_step(self) -> str:
         """Describe what the user should do, or else what happens next by itself."""
-        connection, session = self.connection, self.session(now)
+        connection, session = self.connection, self.session
         if self.error is not None:
             return self.error.advice
         if connection is None or session is None:
@@ -106,48 +115,50 @@ class ConnectionStatus:
             return "gets a token when it is used" if self.uses_machine_grant else LOG_IN
         if session.action == "none" and self._needs_another_login():
             return "log in again"
-        return next_event(connection, session, now)
+        return next_event(connection, session, self.now)
 
-    def to_text(self, now: float, columns: int) -> str:
+    def to_text(self, columns: int) -> str:
         """Format the status for people. `columns` is the terminal's width, 0 without a terminal."""
         rows = [] if self.connection is None else connection_rows(self.connection)
         if self.connection is not None and self.connection.refreshed_at is not None:
-            seconds = max(now - self.connection.refreshed_at, 0)
+            seconds = max(self.now - self.connection.refreshed_at, 0)
             rows.append(("Refreshed", f"{display_duration(seconds)} ago"))
-        rows += self._problem_rows(now)
-        if lasts := self.lasts(now):
+        rows += self._problem_rows()
+        if lasts := self.lasts:
             rows.append((LASTS_LABEL, lasts))
-        rows.append((NEXT_LABEL, self.next_step(now)))
-        rows += self._command_rows(now)
-        return f"{self.mark(now)} {self.name}: {self.state(now)}\n{table(rows, columns)}"
+        rows.append((NEXT_LABEL, self.next_step))
+        rows += self._command_rows()
+        return f"{self.mark} {self.name}: {self.state}\n{table(rows, columns)}"
 
-    def cells(self, now: float) -> tuple[str, str, str, str, str]:
+    @property
+    def cells(self) -> tuple[str, str, str, str, str]:
         """Return the values of a table row: name, state, account, end, next step."""
         account = replace_unprintable(self.connection.account or "") if self.connection is not None else ""
         # An advice may contain a command, which must not be broken.
-        next_step = self.next_step(now) if self.error is None else "see below"
-        return self.name, self.state(now), account, self.lasts(now), next_step
+        next_step = self.next_step if self.error is None else "see below"
+        return self.name, self.state, account, self.lasts, next_step
 
-    def attention_rows(self, now: float) -> list[tuple[str, str]]:
+    @property
+    def attention_rows(self) -> list[tuple[str, str]]:
         """Return what the user needs to see below the row of a table; empty if all is well."""
         rows = [] if self.connection is None else connection_rows(self.connection)
-        rows = [row for row in rows if row[0] in _PROBLEM_LABELS] + self._problem_rows(now)
+        rows = [row for row in rows if row[0] in _PROBLEM_LABELS] + self._problem_rows()
         if self.error is not None:
-            rows.append((NEXT_LABEL, self.next_step(now)))
-        return [*rows, *self._command_rows(now)]
+            rows.append((NEXT_LABEL, self.next_step))
+        return [*rows, *self._command_rows()]
 
-    def to_event(self, now: float) -> dict[str, object]:
+    def to_event(self) -> dict[str, object]:
         """Return the status for programs. Omit the URLs of waiting logins: only their users may see these."""
-        connection, error, session = self.connection, self.error, self.session(now)
+        connection, error, session = self.connection, self.error, self.session
         event: dict[str, object] = {
             "event": "status",
             "server": self.key.server_name,
             "owner": self.key.owner,
             "url": (self.server_url if connection is None else connection.server_url) or None,
-            "state": self.state(now).replace(" ", "_"),
-            "action": self.action(now).replace(" ", "_"),
-            "needs_person": self.needs_person(now),
-            "next": self.next_step(now),
+            "state": self.state.replace(" ", "_"),
+            "action": self.action.replace(" ", "_"),
+            "needs_person": self.needs_person,
+            "next": self.next_step,
             "ends_at": None if session is None else session.ends_at,
             "waiting": [
                 {"login_id": login.id, "expires_at": login.expires_at} for login in self.waiting_logins
@@ -178,9 +189,9 @@ class ConnectionStatus:
             connection.needed_scope is not None or connection.token_refusal is not None
         )
 
-    def _problem_rows(self, now: float) -> list[tuple[str, str]]:
+    def _problem_rows(self) -> list[tuple[str, str]]:
         """Return the address of a server without a connection, and why it needs attention."""
-        connection, session = self.connection, self.session(now)
+        connection, session = self.connection, self.session
         if self.error is not None:
             return [(REASON_LABEL, str(self.error)), *_server_message_rows(self.error.server_message)]
         if connection is None or session is None:
@@ -191,20 +202,20 @@ class ConnectionStatus:
         rows: list[tuple[str, str]] = []
         if connection.refresh_failure is not None:
             is_failing = session.state == "refresh failing"
-            rows += _refresh_failure_rows(connection.refresh_failure, now, has_retry=not is_failing)
+            rows += _refresh_failure_rows(connection.refresh_failure, self.now, has_retry=not is_failing)
         if session.action == "log in soon":
             reason = "the provider ends the session then"
             rows.append((REASON_LABEL, reason if session.can_refresh else "this login cannot refresh itself"))
         return rows
 
-    def _command_rows(self, now: float) -> list[tuple[str, str]]:
+    def _command_rows(self) -> list[tuple[str, str]]:
         """Return the command for what the user should do, and the logins that wait."""
         rows: list[tuple[str, str]] = []
         is_login_started = self.connection is None and bool(self.waiting_logins)
-        if self.error is None and self.needs_person(now) and not is_login_started:
+        if self.error is None and self.needs_person and not is_login_started:
             rows.append((COMMAND_LABEL, Command(login_command(self.server_argument, self.key.owner))))
         for login in self.waiting_logins:
-            rows += _waiting_rows(login, now)
+            rows += _waiting_rows(login, self.now)
         return rows
 
 

@@ -71,7 +71,7 @@ def _examine_all(options: argparse.Namespace) -> int:
         configured_names = configuration.server_names()
     except ConfigError as error:
         configured_names, config_error = [], error
-    keys = select_keys(configured_names, service_at(current_home()), [], options.owner)
+    keys = select_keys(configured_names, service_at(current_home()), options.owner)
     # Users of chats share the servers: one examination per server is enough.
     names = list(dict.fromkeys(key.server_name for key in keys if key.owner == options.owner))
     columns = terminal_size(sys.stdout)[0]

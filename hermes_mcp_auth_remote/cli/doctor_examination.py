@@ -251,5 +251,5 @@ def connection_state(examination: Examination, server: Server) -> str:
         connection = connection_from_credentials(key, server.url, credentials)
     uses_machine_grant = server.options.grant != "authorization_code"
     return ConnectionStatus(
-        key, examination.server_argument, connection, uses_machine_grant=uses_machine_grant
-    ).state(time.time())
+        key, examination.server_argument, time.time(), connection, uses_machine_grant=uses_machine_grant
+    ).state

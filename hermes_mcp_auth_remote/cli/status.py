@@ -19,10 +19,11 @@ from hermes_mcp_auth_remote.cli.status_table import format_statuses
 from hermes_mcp_auth_remote.config import Configuration
 from hermes_mcp_auth_remote.config.chats import SECTION_NAME, read_chat_settings
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerNotFound
-from hermes_mcp_auth_remote.login import Login
+from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.phrases import replace_unprintable
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.store.protocol import ANY
+from hermes_mcp_auth_remote.store.connection import connection_from_credentials
+from hermes_mcp_auth_remote.store.protocol import ANY, StoredSession
 from hermes_mcp_auth_remote.terminal.text import wrap_text
 from hermes_mcp_auth_remote.terminal.window import terminal_size
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
     A missing login is an error only with `--check`.
     """
-    now, columns = time.time(), terminal_size(sys.stdout)[0]
+    columns = terminal_size(sys.stdout)[0]
     config_error: ConfigError | None = None
     configuration = current_configuration()
     try:
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     except ConfigError as error:
         configured_names, config_error = [], error
     statuses = list(_connection_statuses(configured_names, options, configuration))
-    _print_statuses(statuses, options, now, columns)
+    _print_statuses(statuses, options, columns)
     _print_warnings(configuration, options.server, as_json=options.json, columns=columns)
     if options.server is None and config_error is None:
         try:
@@ -55,19 +56,17 @@ def run(options: argparse.Namespace) -> int:
     first_error = next((status.error for status in statuses if status.error is not None), None)
     if first_error is not None:
         return exit_code(first_error)
-    return LOGIN_NEEDED_EXIT_CODE if options.check and any(it.needs_person(now) for it in statuses) else 0
+    return LOGIN_NEEDED_EXIT_CODE if options.check and any(it.needs_person for it in statuses) else 0
 
 
-def _print_statuses(
-    statuses: list[ConnectionStatus], options: argparse.Namespace, now: float, columns: int
-) -> None:
+def _print_statuses(statuses: list[ConnectionStatus], options: argparse.Namespace, columns: int) -> None:
     if options.json:
         for status in statuses:
-            print_json(status.to_event(now))
+            print_json(status.to_event())
     elif options.server is not None:
-        print_result(statuses[0].to_text(now, columns))
+        print_result(statuses[0].to_text(columns))
     elif statuses:
-        print_result(format_statuses(statuses, now, columns))
+        print_result(format_statuses(statuses, columns))
 
 
 def print_no_servers(columns: int) -> None:
@@ -77,18 +76,14 @@ def print_no_servers(columns: int) -> None:
     print("Log in to a server: hermes-mcp-auth login", flush=True)
 
 
-def select_keys(
-    configured_names: list[str], service: AuthService, waiting_logins: list[Login], owner: Owner
-) -> list[CredentialKey]:
-    """Return the configured servers, then the other stored and waiting logins.
+def select_keys(configured_names: list[str], service: AuthService, owner: Owner) -> list[CredentialKey]:
+    """Return the configured servers, then the other stored logins.
 
     If `owner` is None, the result includes the logins of all owners.
     """
     # The store lists only one owner's sessions if that is enough.
     stored_keys = service.blocking.keys(ANY if owner is None else owner)
-    stored_keys += [login.key for login in waiting_logins]
-    selected_keys = (key for key in stored_keys if owner in {None, key.owner})
-    return list(dict.fromkeys([*(CredentialKey(name, owner) for name in configured_names), *selected_keys]))
+    return list(dict.fromkeys([*(CredentialKey(name, owner) for name in configured_names), *stored_keys]))
 
 
 def _print_warnings(
@@ -125,54 +120,87 @@ def _connection_statuses(
     configured_names: list[str], options: argparse.Namespace, configuration: Configuration
 ) -> Iterator[ConnectionStatus]:
     service = AuthService(current_home())
-    waiting_logins = service.blocking.waiting_logins()
-    logins_by_key = dict[CredentialKey, list[Login]]()
-    for login in waiting_logins:
-        logins_by_key.setdefault(login.key, []).append(login)
+    reader = _StatusReader(service, configuration, time.time())
     if options.server is not None:
         server = resolve_server(options.server, options.owner, configuration)
-        keys = [CredentialKey(server.name, options.owner)]
-    else:
-        keys = select_keys(configured_names, service, waiting_logins, options.owner)
-    for key in keys:
-        yield _connection_status(
-            service, key, options.server, tuple(logins_by_key.get(key, ())), configuration
-        )
+        yield reader.read(CredentialKey(server.name, options.owner), options.server)
+        return
+    statuses = {session.key: reader.status(session) for session in _stored_sessions(service, options.owner)}
+    # The configured servers come first, then the other stored ones, then those with only a waiting login.
+    keys = [CredentialKey(name, options.owner) for name in configured_names]
+    keys += [*statuses, *(key for key in reader.waiting_logins if options.owner in {None, key.owner})]
+    for key in dict.fromkeys(keys):
+        yield statuses.get(key) or reader.read(key)
 
 
-def _connection_status(
-    service: AuthService,
-    key: CredentialKey,
-    server_argument: str | None,
-    waiting_logins: tuple[Login, ...],
-    configuration: Configuration,
-) -> ConnectionStatus:
-    # Show the name or URL that the user typed, so that the printed commands work.
-    shown_as = server_argument or key.server_name
-    try:
-        server = resolve_server(
-            shown_as, key.owner, configuration, with_suggestions=server_argument is not None
+def _stored_sessions(service: AuthService, owner: Owner) -> Iterator[StoredSession]:
+    """Yield the stored sessions of one owner; if `owner` is None, of all owners."""
+    last_key: CredentialKey | None = None
+    while page := service.blocking.sessions(ANY if owner is None else owner, last_key):
+        yield from page
+        last_key = page[-1].key
+
+
+class _StatusReader:
+    """Reads the status of servers at one moment, `now` (epoch seconds)."""
+
+    def __init__(self, service: AuthService, configuration: Configuration, now: float) -> None:
+        self._service = service
+        self._configuration = configuration
+        self._now = now
+        self.waiting_logins = dict[CredentialKey, list[Login]]()
+        for login in service.blocking.waiting_logins():
+            self.waiting_logins.setdefault(login.key, []).append(login)
+
+    def status(self, session: StoredSession) -> ConnectionStatus:
+        """Return the status of a stored session."""
+        key = session.key
+        try:
+            server = self._service.blocking.server_of_session(session, self._configuration)
+        except McpAuthError:
+            return self.read(key)
+        if server.name != key.server_name:
+            # config.yaml spells the name otherwise, and the files of its entry count.
+            return self.read(key)
+        if session.error is not None:
+            return self._status(key, server, server.name, session.error)
+        connection = connection_from_credentials(
+            key, server.url, session.stored.credentials, session.refresh_failure, session.token_refusal
         )
-    except ServerNotFound as error:
-        if not waiting_logins:
-            return ConnectionStatus(key, shown_as, error=error)
-        # The login was started by URL: config.yaml does not contain the server, and nothing is stored yet.
-        server = Server(key.server_name, waiting_logins[-1].server_url)
-    except McpAuthError as error:
-        return ConnectionStatus(key, shown_as, error=error, waiting_logins=waiting_logins)
-    if server.is_known:
-        shown_as = server.name
-    connection, connection_error = None, None
-    try:
-        connection = service.blocking.connection(server, key.owner)
-    except McpAuthError as error:
-        connection_error = error
-    return ConnectionStatus(
-        key,
-        shown_as,
-        connection,
-        connection_error,
-        uses_machine_grant=server.options.grant != "authorization_code",
-        waiting_logins=waiting_logins,
-        server_url=server.url,
-    )
+        return self._status(key, server, server.name, connection)
+
+    def read(self, key: CredentialKey, server_argument: str | None = None) -> ConnectionStatus:
+        """Read what is stored for a key. `server_argument` is what the user typed for the server."""
+        # Show the name or URL that the user typed, so that the printed commands work.
+        shown_as = server_argument or key.server_name
+        waiting_logins = tuple(self.waiting_logins.get(key, ()))
+        try:
+            server = resolve_server(
+                shown_as, key.owner, self._configuration, with_suggestions=server_argument is not None
+            )
+        except ServerNotFound as error:
+            if not waiting_logins:
+                return ConnectionStatus(key, shown_as, self._now, error=error)
+            # The login was started by URL. Neither config.yaml nor the store contains the server yet.
+            server = Server(key.server_name, waiting_logins[-1].server_url)
+        except McpAuthError as error:
+            return ConnectionStatus(key, shown_as, self._now, error=error, waiting_logins=waiting_logins)
+        try:
+            result: Connection | McpAuthError | None = self._service.blocking.connection(server, key.owner)
+        except McpAuthError as error:
+            result = error
+        return self._status(key, server, server.name if server.is_known else shown_as, result)
+
+    def _status(
+        self, key: CredentialKey, server: Server, shown_as: str, result: Connection | McpAuthError | None
+    ) -> ConnectionStatus:
+        return ConnectionStatus(
+            key,
+            shown_as,
+            self._now,
+            result if isinstance(result, Connection) else None,
+            result if isinstance(result, McpAuthError) else None,
+            uses_machine_grant=server.options.grant != "authorization_code",
+            waiting_logins=tuple(self.waiting_logins.get(key, ())),
+            server_url=server.url,
+        )

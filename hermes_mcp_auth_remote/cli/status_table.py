@@ -17,20 +17,20 @@ TABLE_HEADER = (SERVER_LABEL, "State", ACCOUNT_LABEL, LASTS_LABEL, NEXT_LABEL)
 _ACCOUNT_COLUMN = TABLE_HEADER.index(ACCOUNT_LABEL)
 
 
-def format_statuses(statuses: Sequence[ConnectionStatus], now: float, columns: int) -> str:
+def format_statuses(statuses: Sequence[ConnectionStatus], columns: int) -> str:
     """Format statuses for people. `columns` is the terminal's width, 0 without a terminal.
 
     A terminal that is wide enough gets a table: one row per server, with what needs attention below it.
     A narrow terminal, and output that is not a terminal, get all facts of each server, a line per fact.
     """
-    rows = [status.cells(now) for status in statuses] if columns >= MIN_TABLE_COLUMNS else []
+    rows = [status.cells for status in statuses] if columns >= MIN_TABLE_COLUMNS else []
     widths = _column_widths([TABLE_HEADER, *rows], columns) if rows else None
     if widths is None:
-        return "\n".join(status.to_text(now, columns) for status in statuses)
+        return "\n".join(status.to_text(columns) for status in statuses)
     lines = _format_row(" ", TABLE_HEADER, widths)
     for status, row in zip(statuses, rows, strict=True):
-        lines += _format_row(status.mark(now), row, widths)
-        if attention_rows := status.attention_rows(now):
+        lines += _format_row(status.mark, row, widths)
+        if attention_rows := status.attention_rows:
             attention = table(attention_rows, columns - len(_ROW_INDENT))
             lines += [f"{_ROW_INDENT}{line}" for line in attention.splitlines()]
     return "\n".join([*lines, "", wrap_text("All facts of one server: hermes-mcp-auth status NAME", columns)])

@@ -211,13 +211,25 @@ def select_members(document: Document, names: Iterable[str]) -> Document:
     cut, so put the most important names first. A string is kept only if `string_member` would return it.
     """
     selected: dict[str, object] = {}
+    text_chars = 0
     for name in names:
-        value = document.get(name)
+        if name not in document:
+            continue
+        value = document[name]
         if isinstance(value, list):
-            selected[name] = list(string_list(document, name) or ())
-        elif name in document and (isinstance(value, bool | int | float | None) or _is_valid_string(value)):
+            selected[name] = items = list(string_list(document, name) or ())
+            text_chars += sum(map(len, items)) + len(items)
+        elif isinstance(value, str):
+            if _is_valid_string(value):
+                selected[name] = value
+                text_chars += len(value)
+        elif value is None or isinstance(value, bool | int | float):
             selected[name] = value
-    if len(json.dumps(selected)) > MAX_KEPT_CHARS:
+            text_chars += len(repr(value))
+    # JSON is at most 12 times as long as a text, and a name takes less than 100 characters. So a document is
+    # encoded only if it may be too long.
+    max_chars = 12 * text_chars + 100 * len(selected)
+    if max_chars > MAX_KEPT_CHARS and len(json.dumps(selected)) > MAX_KEPT_CHARS:
         selected = _cut_members(selected)
     # In the document's order, so that a file does not change when it is read and written.
     return {name: selected[name] for name in document if name in selected}

@@ -15,7 +15,14 @@ from hermes_mcp_auth_remote.service.dependencies import Dependencies
 from hermes_mcp_auth_remote.service.redirect_uris import redirect_uri_for
 from hermes_mcp_auth_remote.store.connection import connection_from_credentials
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.store.protocol import ANY, AnyValue, DueSession, NoticeStore, PeopleStore
+from hermes_mcp_auth_remote.store.protocol import (
+    ANY,
+    AnyValue,
+    DueSession,
+    NoticeStore,
+    PeopleStore,
+    StoredSession,
+)
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 
@@ -104,6 +111,15 @@ class BlockingReader:
             keys += [summary.key for summary in page]
         return keys
 
+    def sessions(
+        self, owner: Owner | AnyValue = ANY, after: CredentialKey | None = None
+    ) -> list[StoredSession]:
+        """List a page of the stored sessions, secrets included; `after` is the last key of the page before.
+
+        The list is empty after the last page. Raises StoreError if the store cannot be read.
+        """
+        return self._deps.store.list_sessions(owner, after)
+
     def find_server(
         self, name_or_url: str, owner: Owner, configuration: Configuration, *, with_suggestions: bool = True
     ) -> Server:
@@ -113,6 +129,12 @@ class BlockingReader:
 
         store = self._deps.store
         return find_server(name_or_url, owner, configuration, store, with_suggestions=with_suggestions)
+
+    def server_of_session(self, session: StoredSession, configuration: Configuration) -> Server:
+        """Return the server of a stored session (`server_lookup.server_of_session`)."""
+        from hermes_mcp_auth_remote.service.server_lookup import server_of_session  # noqa: PLC0415  as above
+
+        return server_of_session(session, configuration, self._deps.store)
 
     def stored_names(self, owner: Owner) -> list[str]:
         """List the names of the servers with a stored or waiting login of an owner. Raises StoreError."""

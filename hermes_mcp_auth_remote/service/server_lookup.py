@@ -21,7 +21,7 @@ from hermes_mcp_auth_remote.oauth.urls import is_same_address
 from hermes_mcp_auth_remote.phrases import display_url
 from hermes_mcp_auth_remote.platforms import join_alternatives
 from hermes_mcp_auth_remote.store.credentials import Binding
-from hermes_mcp_auth_remote.store.protocol import Store
+from hermes_mcp_auth_remote.store.protocol import Store, StoredSession
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 
@@ -54,6 +54,18 @@ def find_server(
     raise configuration.server_not_found(
         name_or_url, with_suggestions=with_suggestions, other_names=other_names
     )
+
+
+def server_of_session(session: StoredSession, configuration: Configuration, store: Store) -> Server:
+    """Return the server of a stored session, as `find_server` does for its name, without reading it again.
+
+    Blocking. Raises ConfigError, StoreError, ServerNotFound.
+    """
+    key, binding = session.key, session.stored.credentials.binding
+    server = configuration.get_server(key.server_name)
+    if server is None and binding is not None:
+        return _bound_server(key.server_name, binding, configuration)
+    return server or find_server(key.server_name, key.owner, configuration, store, with_suggestions=False)
 
 
 @with_hidden_locals

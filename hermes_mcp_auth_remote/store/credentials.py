@@ -105,7 +105,7 @@ def reconcile(credentials: Credentials, *, matches_tokens: bool) -> Credentials:
     tokens = credentials.tokens
     if tokens is not None:
         tokens = replace(tokens, account=binding.account, refresh_expires_at=binding.refresh_expires_at)
-    return replace(credentials, tokens=tokens, client=client, authorization_server=authorization_server)
+    return Credentials(tokens, client, authorization_server, binding, credentials.proof_key)
 
 
 def infer_binding(credentials: Credentials, server_name: str, server_url: str) -> Binding:

@@ -65,6 +65,16 @@ class Summary(NamedTuple):
     version: Version
 
 
+class StoredSession(NamedTuple):
+    """What is stored for a key with tokens: the credentials and both records, or why they cannot be read."""
+
+    key: CredentialKey
+    stored: Stored
+    refresh_failure: RefreshFailure | None = None
+    token_refusal: TokenRefusal | None = None
+    error: StoreError | None = None
+
+
 class DueSession(NamedTuple):
     """A session whose user must act from `remind_at` on (epoch seconds); contains no secret.
 
@@ -254,6 +264,15 @@ class CredentialStore(Protocol):
 
         `after` is the last key of the page before, which may be deleted by now. Opens no secret. Raises
         StoreError.
+        """
+        ...
+
+    def list_sessions(
+        self, owner: Owner | AnyValue = ANY, after: CredentialKey | None = None, limit: int = PAGE_SIZE
+    ) -> list[StoredSession]:
+        """List the stored sessions as `list_summaries` does, each with its credentials and records.
+
+        A session that cannot be read has an error, and the others are listed. Raises StoreError.
         """
         ...
 

@@ -29,7 +29,7 @@ def make_statuses() -> list[ConnectionStatus]:
     """Return a server in each state."""
 
     def status(name: str, **fields: object) -> ConnectionStatus:
-        return ConnectionStatus(CredentialKey(name), name, make_connection(**fields))
+        return ConnectionStatus(CredentialKey(name), name, NOW, make_connection(**fields))
 
     return [
         status("notes"),
@@ -37,8 +37,10 @@ def make_statuses() -> list[ConnectionStatus]:
         status("lone", can_refresh=False, expires_at=NOW + 3 * HOUR),
         status("expired", can_refresh=False, expires_at=NOW - HOUR),
         status("ended", login_needed="login.example has ended the session"),
-        ConnectionStatus(CredentialKey("new", "telegram:42"), "new", server_url="https://new.example/mcp"),
-        ConnectionStatus(CredentialKey("broken"), "broken", error=StoreCorrupt("The file is damaged.")),
+        ConnectionStatus(
+            CredentialKey("new", "telegram:42"), "new", NOW, server_url="https://new.example/mcp"
+        ),
+        ConnectionStatus(CredentialKey("broken"), "broken", NOW, error=StoreCorrupt("The file is damaged.")),
     ]
 
 
@@ -53,13 +55,13 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @covers("status-table", "status-next")
 def test_a_wide_terminal_shows_every_column() -> None:
-    lines = format_statuses(make_statuses(), NOW, 120).splitlines()
+    lines = format_statuses(make_statuses(), 120).splitlines()
     assert [line.rstrip() for line in lines[:3]] == WIDE_TABLE.splitlines()
 
 
 @covers("status-table", "status-next")
 def test_eighty_columns_have_no_account_and_the_command_is_whole() -> None:
-    text = format_statuses(make_statuses(), NOW, 80)
+    text = format_statuses(make_statuses(), 80)
     lines = text.splitlines()
     assert lines[0].split() == ["Server", "State", "Lasts", "Next"]
     assert max(map(len, lines)) <= 80
@@ -74,8 +76,8 @@ def test_eighty_columns_have_no_account_and_the_command_is_whole() -> None:
 @pytest.mark.parametrize("columns", [0, 40, MIN_TABLE_COLUMNS - 1])
 def test_a_narrow_terminal_and_no_terminal_get_a_line_per_fact(columns: int) -> None:
     statuses = make_statuses()
-    text = format_statuses(statuses, NOW, columns)
-    assert text == "\n".join(status.to_text(NOW, columns) for status in statuses)
+    text = format_statuses(statuses, columns)
+    assert text == "\n".join(status.to_text(columns) for status in statuses)
     assert text.startswith("✓ notes: connected\n")
     # A wrapped command would be another command when it is copied.
     command = "hermes-mcp-auth login new --owner telegram:42"
@@ -91,9 +93,9 @@ def test_a_narrow_terminal_and_no_terminal_get_a_line_per_fact(columns: int) -> 
 )
 def test_no_row_is_wider_than_the_terminal(columns: int, names: list[str], account: str) -> None:
     statuses = [
-        ConnectionStatus(CredentialKey(name), name, make_connection(account=account)) for name in names
+        ConnectionStatus(CredentialKey(name), name, NOW, make_connection(account=account)) for name in names
     ]
-    text = format_statuses(statuses, NOW, columns)
+    text = format_statuses(statuses, columns)
     assert max(map(len, text.splitlines())) <= columns
     assert text.count("✓ ") == len(names)
     is_table = text.startswith("  Server")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from hermes_mcp_auth_remote.errors import LoginError, LoginNotFound, StoreCorrupt
+from hermes_mcp_auth_remote.errors import LoginError, LoginNotFound, StoreCorrupt, StoreError
 from hermes_mcp_auth_remote.login import Login, apply_event
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
@@ -54,6 +54,7 @@ from hermes_mcp_auth_remote.store.protocol import (
     Person,
     StoreConflict,
     Stored,
+    StoredSession,
     Summary,
     Unknown,
     Version,
@@ -356,6 +357,27 @@ class SqliteStore:
         with self._database.connection() as connection:
             rows = connection.execute(f"{query} ORDER BY owner, server LIMIT ?", (*values, limit)).fetchall()
         return [Summary(key_of(row[0], row[1]), Version(row[2])) for row in rows]
+
+    def list_sessions(
+        self, owner: Owner | AnyValue = ANY, after: CredentialKey | None = None, limit: int = PAGE_SIZE
+    ) -> list[StoredSession]:
+        return [self._read_session(summary) for summary in self.list_summaries(owner, after, limit)]
+
+    def _read_session(self, summary: Summary) -> StoredSession:
+        try:
+            stored = self.read(summary.key)
+        except StoreError as error:
+            return StoredSession(summary.key, Stored(Credentials(), summary.version), error=error)
+        tokens = stored.credentials.tokens
+        if tokens is None:
+            return StoredSession(summary.key, stored)
+        failures, refusals = self.refresh_failures, self.token_refusals
+        return StoredSession(
+            summary.key,
+            stored,
+            failures.read(summary.key, tokens),
+            refusals.read(summary.key, tokens),
+        )
 
     def list_due(
         self, now: float, after: DueSession | None = None, limit: int = PAGE_SIZE

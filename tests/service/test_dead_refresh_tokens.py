@@ -73,12 +73,12 @@ class SessionStage:
 
     @property
     def status(self) -> str:
-        connection_status = ConnectionStatus(KEY, "notes", self.connection)
-        return " ".join(connection_status.to_text(self.clock.now, 80).split())
+        connection_status = ConnectionStatus(KEY, "notes", self.clock.now, self.connection)
+        return " ".join(connection_status.to_text(80).split())
 
     @property
     def state(self) -> str:
-        return ConnectionStatus(KEY, "notes", self.connection).state(self.clock.now)
+        return ConnectionStatus(KEY, "notes", self.clock.now, self.connection).state
 
     def fail_refreshes(self, fault: dict[str, Any]) -> None:
         self.demo.authorization_server.fail_next("refresh", **fault, times=None)

@@ -52,7 +52,7 @@ class RefusingStage:
 
     @property
     def status(self) -> str:
-        return " ".join(ConnectionStatus(KEY, "notes", self.connection).to_text(self.clock.now, 80).split())
+        return " ".join(ConnectionStatus(KEY, "notes", self.clock.now, self.connection).to_text(80).split())
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_server_that_always_answers_401_causes_one_refresh_per_pause_in_all_pr
     assert refusal is not None
     assert refusal.refreshes == 5
     assert "refused 5 tokens in a row right after the refresh" in stage.status
-    assert ConnectionStatus(KEY, "notes", stage.connection).to_event(stage.clock.now)["token_refusal"] == {
+    assert ConnectionStatus(KEY, "notes", stage.clock.now, stage.connection).to_event()["token_refusal"] == {
         "refreshes": 5,
         "since": refusal.first_at,
         "retry_at": refusal.retry_at,

@@ -11,7 +11,7 @@ import pytest
 from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnwritable
 from hermes_mcp_auth_remote.oauth.wire import Document
 from hermes_mcp_auth_remote.store.codec import read_metadata
-from hermes_mcp_auth_remote.store.files import credential_files
+from hermes_mcp_auth_remote.store.files import session_files
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import CredentialKey
 from tests.requirements import covers
@@ -89,8 +89,8 @@ def test_metadata_that_many_sessions_store_is_parsed_once(
         parsed.append(path)
         return read_metadata(document, path)
 
-    monkeypatch.setattr(f"{credential_files.__name__}.read_metadata", record)
-    credential_files._parse_metadata.cache_clear()
+    monkeypatch.setattr(f"{session_files.__name__}.read_metadata", record)
+    session_files._parse_metadata.cache_clear()
     servers = [store.read(key).credentials.authorization_server for key in keys]
     assert len(parsed) == 1
     assert set(map(str, servers)) == {str(servers[0])}

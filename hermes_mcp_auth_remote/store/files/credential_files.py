@@ -16,42 +16,33 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import overload
 
-from hermes_mcp_auth_remote.errors import LoginError, StoreCorrupt, StoreError, StoreUnsafe, StoreUnwritable
+from hermes_mcp_auth_remote.errors import LoginError, StoreError, StoreUnsafe, StoreUnwritable
 from hermes_mcp_auth_remote.hermes_home import file_stem
 from hermes_mcp_auth_remote.login import apply_event
 from hermes_mcp_auth_remote.oauth.client import Client
-from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.oauth.wire import Document
 from hermes_mcp_auth_remote.store.codec import (
     binding_document,
-    binding_for,
     client_document,
-    decode_document,
     encode_document,
-    matches_tokens,
     metadata_document,
-    read_binding,
-    read_client,
-    read_metadata,
-    read_tokens,
     tokens_document,
     with_config_files,
 )
 from hermes_mcp_auth_remote.store.connection import due_session
-from hermes_mcp_auth_remote.store.credentials import Binding, Credentials, infer_binding, reconcile
+from hermes_mcp_auth_remote.store.credentials import Binding, Credentials, infer_binding
 from hermes_mcp_auth_remote.store.files.due_sessions import DueSessions
 from hermes_mcp_auth_remote.store.files.key_changes import FileKeyChanges
+from hermes_mcp_auth_remote.store.files.listing import SessionListing
 from hermes_mcp_auth_remote.store.files.lock import FileLock
 from hermes_mcp_auth_remote.store.files.login_commit import begin_commit, read_record
-from hermes_mcp_auth_remote.store.files.login_commit_record import BLANK, is_blank, remove_or_blank
+from hermes_mcp_auth_remote.store.files.login_commit_record import remove_or_blank
 from hermes_mcp_auth_remote.store.files.login_commit_recovery import (
     RecoveringLock,
     finish_commit,
@@ -71,20 +62,24 @@ from hermes_mcp_auth_remote.store.files.paths import (
     REFRESH_FAILURE,
     TOKEN_REFUSAL,
     TOKENS,
-    folder_name_of,
     owner_folder,
-    owner_from_folder,
 )
 from hermes_mcp_auth_remote.store.files.private_files import (
     NotReplaceable,
     check_writable,
     ensure_private_directory,
     has_directory,
-    read_private,
     remove_temporary_files,
     write_private,
 )
 from hermes_mcp_auth_remote.store.files.record_files import NoticeFile, PeopleFile, SessionRecordFiles
+from hermes_mcp_auth_remote.store.files.session_files import (
+    FileVersion,
+    read_client_file,
+    read_credentials,
+    read_document,
+    read_tokens_file,
+)
 from hermes_mcp_auth_remote.store.protocol import (
     ANY,
     PAGE_SIZE,
@@ -97,6 +92,7 @@ from hermes_mcp_auth_remote.store.protocol import (
     Poller,
     StoreConflict,
     Stored,
+    StoredSession,
     Summary,
     Unknown,
     Version,
@@ -107,17 +103,12 @@ from hermes_mcp_auth_remote.store.record_codec import (
     refresh_failure_document,
     token_refusal_document,
 )
-from hermes_mcp_auth_remote.values import CredentialKey, Owner, Secret
-
-_FileVersion = tuple[int, int, int]
-"""(mtime_ns, size, inode) of the tokens file."""
+from hermes_mcp_auth_remote.values import CredentialKey, Owner
 
 # If a writer is active during this many attempts, a reader returns its last result, even if inconsistent.
 _READ_ATTEMPTS = 50
 # A temporary file of this age belongs to no running write.
 _STALE_SECONDS = 3600
-# Metadata up to this size is parsed once for all sessions that store the same.
-_MAX_SHARED_BYTES = 16_384
 # How long a caller waits before it asks again for a lease. Each try costs one system call.
 LEASE_RETRY_SECONDS = 0.02
 
@@ -146,6 +137,7 @@ class FileStore:
         )
         self.notices = NoticeFile(self.root)
         self.people = PeopleFile(Path(home))
+        self._listing = SessionListing(self)
         self._due_sessions = DueSessions(FileKeyChanges(self), self._read_due_session)
 
     def read(self, key: CredentialKey) -> Stored:
@@ -160,23 +152,16 @@ class FileStore:
             credentials = self._read_once(key, version)
             if self._file_version(key) == version:
                 break
-        return Stored(credentials, _encode_version(version))
+        return Stored(credentials, None if version is None else version.encode())
 
-    def _read_once(self, key: CredentialKey, version: _FileVersion | None) -> Credentials:
+    def _read_once(self, key: CredentialKey, version: FileVersion | None) -> Credentials:
         if not self._has_folders(key):
             return Credentials()
-        tokens = self._read_tokens(key, version)
-        # Read in reverse order of writing: a file is then never older than the files read before it.
-        authorization_server = self._read_metadata(key)
-        client = self._read_client(key)
-        proof_key = self._read_proof_key(key) if tokens is not None and tokens.scheme == "DPoP" else None
-        path = self._file(key, BINDING)
-        if (document := self._read_document(path)) is None:
-            return Credentials(tokens, client, authorization_server, proof_key=proof_key)
-        binding = read_binding(document := binding_for(document, tokens), tokens, path)
-        self._check_server_name(key, binding.server_name)
-        credentials = Credentials(tokens, client, authorization_server, binding, proof_key)
-        return reconcile(credentials, matches_tokens=tokens is not None and matches_tokens(document, tokens))
+        prefix = self._prefix(key)
+        credentials, server_name = read_credentials(prefix, read_tokens_file(prefix, version))
+        if server_name is not None:
+            self._check_server_name(key, server_name)
+        return credentials
 
     def save_login(
         self,
@@ -199,7 +184,9 @@ class FileStore:
             recover_commit(self._path(key, COMMIT_RECORD), self.logins)
         client, authorization_server = credentials.client, credentials.authorization_server
         binding, tokens = credentials.binding, credentials.tokens
-        bound_tokens = tokens if tokens is not None else self._read_tokens(key, self._file_version(key))
+        bound_tokens = (
+            tokens if tokens is not None else read_tokens_file(self._prefix(key), self._file_version(key))
+        )
         previous_binding = (
             None if binding is None or tokens is None else self._previous_binding(key, binding, tokens)
         )
@@ -219,13 +206,12 @@ class FileStore:
             # The credentials are stored, so an error must not reach the caller.
             with suppress(StoreError, LoginError):
                 self.logins.change(login_id, lambda login: apply_event(login, "succeed"))
-        written_at = version[0] / 1e9
-        remove_temporary_files(str(self._path(key, "")), written_at - _STALE_SECONDS)
-        return _encode_version(version)
+        remove_temporary_files(str(self._path(key, "")), version.written_at - _STALE_SECONDS)
+        return version.encode()
 
     def _commit_files(
         self, key: CredentialKey, contents: Mapping[str, bytes | None], login_id: str | None = None
-    ) -> _FileVersion:
+    ) -> FileVersion:
         """Replace files together; if the disk refuses one of them, restore the others.
 
         Returns the version of the last file, which is not None.
@@ -239,7 +225,7 @@ class FileStore:
                 commit.roll_back()
                 commit.delete_record()
             raise
-        version = commit.read_last_version()
+        version = FileVersion(*commit.read_last_version())
         finish_commit(commit)
         return version
 
@@ -249,7 +235,7 @@ class FileStore:
             stored = self.read(key).credentials
         except StoreError:
             try:
-                stored = Credentials(self._read_tokens(key, self._file_version(key)))
+                stored = Credentials(read_tokens_file(self._prefix(key), self._file_version(key)))
             except StoreError:
                 # No reader can use tokens that cannot be read.
                 return None
@@ -274,7 +260,7 @@ class FileStore:
             # with an older binding as tokens that Hermes has refreshed.
             with suppress(StoreUnwritable):
                 self._write_documents(key, {BINDING: binding_document(binding, tokens)})
-        return _encode_version(self._write_file(key, self._path(key, TOKENS).name, encode_document(document)))
+        return self._write_file(key, self._path(key, TOKENS).name, encode_document(document)).encode()
 
     def check_can_store(self, key: CredentialKey) -> None:
         """Raise StoreUnwritable if new tokens certainly cannot be stored, such as on a read-only mount."""
@@ -285,14 +271,14 @@ class FileStore:
 
         Return True if a live process has not finished storing it.
         """
-        self._recover_login(key)
+        self.complete_login(key)
         try:
             record = read_record(self._path(key, COMMIT_RECORD))
         except StoreError:
             return False
         return record is not None and record.login_id == login_id
 
-    def _recover_login(self, key: CredentialKey) -> None:
+    def complete_login(self, key: CredentialKey) -> None:
         """Complete or roll back the login of a killed process; does nothing while the lock is held."""
         if not os.path.lexists(self._file(key, COMMIT_RECORD)):
             return
@@ -312,8 +298,9 @@ class FileStore:
         self._prepare_folders(key)
         self._check_version(key, expect)
         version = self._file_version(key)
-        self._write_documents(key, {BINDING: binding_document(binding, self._read_tokens(key, version))})
-        return _encode_version(version)
+        tokens = read_tokens_file(self._prefix(key), version)
+        self._write_documents(key, {BINDING: binding_document(binding, tokens)})
+        return None if version is None else version.encode()
 
     def save_config_identity(self, key: CredentialKey, server_url: str, config_files: str) -> None:
         """Store in the binding which config.yaml and .env give the server this URL.
@@ -321,7 +308,7 @@ class FileStore:
         The caller holds `lock(key)`. Does nothing if the binding is for another URL. Raises StoreUnwritable,
         StoreUnsafe, StoreCorrupt.
         """
-        document = self._read_document(self._file(key, BINDING)) or {}
+        document = read_document(self._file(key, BINDING)) or {}
         updated = with_config_files(document, server_url, config_files)
         if updated is not None:
             self._write_documents(key, {BINDING: updated})
@@ -338,7 +325,7 @@ class FileStore:
         self._check_version(key, expect)
         if not client.is_registered and client.client_id.startswith("https://"):
             write_private(self._path(key, CIMD_DISABLED), b"")
-        stored = self._read_client(key)
+        stored = read_client_file(self._prefix(key))
         if stored is not None and stored.client_id == client.client_id:
             remove_or_blank(self._path(key, CLIENT))
         return self._version(key)
@@ -370,48 +357,16 @@ class FileStore:
 
         Without a binding, the server's name is the file's stem. Raises StoreUnwritable, StoreUnsafe.
         """
-        return list(islice(self._summaries(owner, after), limit))
+        return list(islice(self._listing.summaries(owner, after), limit))
 
-    def _summaries(self, owner: Owner | AnyValue, after: CredentialKey | None) -> Iterator[Summary]:
-        last_folder, last_name = "", ""
-        if after is not None:
-            last_folder, last_name = folder_name_of(after.owner), f"{file_stem(after.server_name)}{TOKENS}"
-        for name in [folder_name_of(owner)] if owner is not ANY else self._folder_names():
-            if name < last_folder:
-                continue
-            folder_owner = owner_from_folder(name) if name else None
-            if name and folder_owner is None:
-                # No owner has this folder.
-                continue
-            folders = self._folders_of(folder_owner)[1]
-            if all(map(has_directory, folders)):
-                after_name = last_name if name == last_folder else ""
-                yield from self._summaries_in(folders[-1], folder_owner, after_name)
+    def list_sessions(
+        self, owner: Owner | AnyValue = ANY, after: CredentialKey | None = None, limit: int = PAGE_SIZE
+    ) -> list[StoredSession]:
+        """List the stored sessions, each with its credentials and records, or with its error.
 
-    def _folder_names(self) -> list[str]:
-        """Return the names of the owners' folders, sorted; the operator's folder is ""."""
-        root = str(self.root)
-        owners = f"{root}{os.sep}{OWNERS_FOLDER}"
-        has_owners = has_directory(root) and has_directory(owners)
-        return ["", *(_list_names(owners) if has_owners else ())]
-
-    def _summaries_in(self, folder: str, owner: Owner, after_name: str) -> Iterator[Summary]:
-        names = _list_names(folder)
-        records = [name for name in names if name.startswith(".") and name.endswith(COMMIT_RECORD)]
-        for name in records:
-            self._recover_login(CredentialKey(name[1 : -len(COMMIT_RECORD)], owner))
-        # A recovery may add or remove files.
-        for name in _list_names(folder) if records else names:
-            stem, dot, extension = name.partition(".")
-            if dot + extension != TOKENS or not stem or name <= after_name:
-                continue
-            path = f"{folder}{os.sep}{name}"
-            with suppress(OSError):
-                status = os.lstat(path)
-                # Compare the size first: reading each file would cost more.
-                if status.st_size != len(BLANK) or not is_blank(path):
-                    version = _encode_version(_version_of(status))
-                    yield Summary(self.key_for_stem(folder, stem, owner), version)
+        Raises StoreUnwritable, StoreUnsafe for a folder that cannot be read.
+        """
+        return list(islice(self._listing.sessions(owner, after), limit))
 
     def list_due(
         self, now: float, after: DueSession | None = None, limit: int = PAGE_SIZE
@@ -431,7 +386,7 @@ class FileStore:
     def key_for_stem(self, folder: str, stem: str, owner: Owner) -> CredentialKey:
         """Return the key of the files with a stem; without a binding, the server's name is the stem."""
         try:
-            document = self._read_document(f"{folder}{os.sep}{stem}{BINDING}")
+            document = read_document(f"{folder}{os.sep}{stem}{BINDING}")
         except StoreError:
             document = None
         server_name = (document or {}).get("server")
@@ -447,30 +402,31 @@ class FileStore:
             # `read` completes the login if its process has died.
             return UNKNOWN
         try:
-            return _encode_version(_version_of(os.lstat(f"{folder}{stem}{TOKENS}")))
+            return FileVersion.of(os.lstat(f"{folder}{stem}{TOKENS}")).encode()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError:
             return UNKNOWN
 
-    def _file_version(self, key: CredentialKey) -> _FileVersion | None:
+    def _file_version(self, key: CredentialKey) -> FileVersion | None:
         """Return the version of the tokens file, None if there is none. Raises StoreUnwritable.
 
         Recovers a half-stored login of a killed process first.
         """
         folder, stem = self._folders_of(key.owner)[2], file_stem(key.server_name)
         if os.path.lexists(f"{folder}.{stem}{COMMIT_RECORD}"):
-            self._recover_login(key)
+            self.complete_login(key)
         path = f"{folder}{stem}{TOKENS}"
         try:
-            return _version_of(os.lstat(path))
+            return FileVersion.of(os.lstat(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise StoreUnwritable(f"{path} cannot be read: {error.strerror}.") from error
 
     def _version(self, key: CredentialKey) -> Version | None:
-        return _encode_version(self._file_version(key))
+        version = self._file_version(key)
+        return None if version is None else version.encode()
 
     def _check_version(self, key: CredentialKey, expect: ExpectedVersion) -> None:
         """Raise StoreConflict if the stored tokens do not have the version `expect`."""
@@ -525,6 +481,9 @@ class FileStore:
         dot = "." if suffix == COMMIT_RECORD else ""
         return f"{self._folders_of(key.owner)[2]}{dot}{file_stem(key.server_name)}{suffix}"
 
+    def _prefix(self, key: CredentialKey) -> str:
+        return f"{self._folders_of(key.owner)[2]}{file_stem(key.server_name)}"
+
     def _path(self, key: CredentialKey, suffix: str) -> Path:
         return Path(self._file(key, suffix))
 
@@ -538,7 +497,7 @@ class FileStore:
 
     def _refuse_other_server(self, key: CredentialKey) -> None:
         try:
-            document = self._read_document(self._file(key, BINDING)) or {}
+            document = read_document(self._file(key, BINDING)) or {}
         except StoreError:
             # Continue: the next write replaces an unreadable binding, and does not follow a link.
             return
@@ -552,38 +511,6 @@ class FileStore:
                 f"{self._path(key, BINDING)} belongs to another server, whose name gives the same file name.",
                 "Rename one of the two servers in config.yaml; Hermes would confuse them as well.",
             )
-
-    def _read_document(self, path: str) -> Document | None:
-        data = read_private(path)
-        return None if data is None or data == BLANK else decode_document(data, path)
-
-    def _read_tokens(self, key: CredentialKey, version: _FileVersion | None) -> Tokens | None:
-        path = self._file(key, TOKENS)
-        if (document := self._read_document(path)) is None:
-            return None
-        return read_tokens(document, 0.0 if version is None else version[0] / 1e9, path)
-
-    def _read_client(self, key: CredentialKey) -> Client | None:
-        path = self._file(key, CLIENT)
-        document = self._read_document(path)
-        return None if document is None else read_client(document, path)
-
-    def _read_proof_key(self, key: CredentialKey) -> Secret | None:
-        document = self._read_document(self._file(key, PROOF_KEY))
-        return None if document is None else Secret(json.dumps(document))
-
-    def _read_metadata(self, key: CredentialKey) -> AuthorizationServer | None:
-        path = self._file(key, METADATA)
-        data = read_private(path)
-        if data is None or data == BLANK:
-            return None
-        if len(data) > _MAX_SHARED_BYTES:
-            return read_metadata(decode_document(data, path), path)
-        try:
-            # The users of a server all store the same metadata, and to check it takes longer than to read it.
-            return _parse_metadata(data)
-        except StoreCorrupt:
-            return read_metadata(decode_document(data, path), path)
 
     def _encode_documents(
         self, key: CredentialKey, documents: Mapping[str, Document | None]
@@ -602,34 +529,9 @@ class FileStore:
             else:
                 self._write_file(key, name, data)
 
-    def _write_file(self, key: CredentialKey, name: str, data: bytes) -> _FileVersion:
+    def _write_file(self, key: CredentialKey, name: str, data: bytes) -> FileVersion:
         try:
-            return _version_of(write_private(self._folders_of(key.owner)[2] + name, data))
+            return FileVersion.of(write_private(self._folders_of(key.owner)[2] + name, data))
         except NotReplaceable:
             # The file must be written in place. A commit keeps a copy in case of a crash.
             return self._commit_files(key, {name: data})
-
-
-@lru_cache(maxsize=16)
-def _parse_metadata(data: bytes) -> AuthorizationServer:
-    return read_metadata(decode_document(data, METADATA), METADATA)
-
-
-def _list_names(folder: str) -> list[str]:
-    """Return the names in a folder, sorted; raises StoreUnwritable."""
-    try:
-        return sorted(os.listdir(folder))  # noqa: PTH208  Path objects cost more than the call
-    except OSError as error:
-        raise StoreUnwritable(f"{folder} cannot be read: {error.strerror}.") from error
-
-
-def _version_of(status: os.stat_result) -> _FileVersion:
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-@overload
-def _encode_version(version: _FileVersion) -> Version: ...
-@overload
-def _encode_version(version: None) -> None: ...
-def _encode_version(version: _FileVersion | None) -> Version | None:
-    return None if version is None else Version(f"{version[0]:x}.{version[1]:x}.{version[2]:x}")

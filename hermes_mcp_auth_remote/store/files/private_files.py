@@ -43,6 +43,14 @@ def read_private(path: StrPath, limit_bytes: int = MAX_FILE_BYTES) -> bytes | No
     but a plain file, another user's file, or a file that other users can access; StoreCorrupt above
     `limit_bytes`; StoreUnwritable if the disk fails.
     """
+    result = read_private_with_status(path, limit_bytes)
+    return None if result is None else result[0]
+
+
+def read_private_with_status(
+    path: StrPath, limit_bytes: int = MAX_FILE_BYTES
+) -> tuple[bytes, os.stat_result] | None:
+    """Return the content and the status of a file of this user; see `read_private`."""
     try:
         descriptor = os.open(path, _READ_FLAGS)
     except FileNotFoundError:
@@ -56,7 +64,7 @@ def read_private(path: StrPath, limit_bytes: int = MAX_FILE_BYTES) -> bytes | No
         os.close(descriptor)
     if len(data) > limit_bytes:
         raise StoreCorrupt(f"{os.fspath(path)} is larger than {limit_bytes // 1_048_576} MiB.")
-    return data
+    return data, status
 
 
 def _check_file(descriptor: int, path: StrPath) -> os.stat_result:

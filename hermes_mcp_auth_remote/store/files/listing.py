@@ -1,0 +1,211 @@
+"""List the stored sessions, in the order of their owners' folders, then of their file names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from hermes_mcp_auth_remote.errors import StoreError, StoreUnwritable
+from hermes_mcp_auth_remote.hermes_home import file_stem
+from hermes_mcp_auth_remote.store.codec import decode_document, read_tokens
+from hermes_mcp_auth_remote.store.credentials import Credentials
+from hermes_mcp_auth_remote.store.files.login_commit_record import BLANK, is_blank
+from hermes_mcp_auth_remote.store.files.paths import (
+    COMMIT_RECORD,
+    OWNERS_FOLDER,
+    REFRESH_FAILURE,
+    TOKEN_REFUSAL,
+    TOKENS,
+    folder_name_of,
+    owner_from_folder,
+)
+from hermes_mcp_auth_remote.store.files.private_files import has_directory, read_private_with_status
+from hermes_mcp_auth_remote.store.files.session_files import FileVersion, read_credentials
+from hermes_mcp_auth_remote.store.protocol import (
+    ANY,
+    AnyValue,
+    RefreshFailureStore,
+    Stored,
+    StoredSession,
+    Summary,
+    TokenRefusalStore,
+)
+from hermes_mcp_auth_remote.values import CredentialKey, Owner
+
+T = TypeVar("T")
+
+
+class SessionFiles(Protocol):
+    """What the listing needs of a file store."""
+
+    @property
+    def root(self) -> Path:
+        """The folder mcp-tokens."""
+        ...
+
+    @property
+    def refresh_failures(self) -> RefreshFailureStore:
+        """The last failed refresh of each session."""
+        ...
+
+    @property
+    def token_refusals(self) -> TokenRefusalStore:
+        """The refusals of tokens that were just refreshed."""
+        ...
+
+    def read(self, key: CredentialKey) -> Stored:
+        """Return what is stored for a key."""
+        ...
+
+    def key_for_stem(self, folder: str, stem: str, owner: Owner) -> CredentialKey:
+        """Return the key of the files with a stem."""
+        ...
+
+    def complete_login(self, key: CredentialKey) -> None:
+        """Complete or roll back the login of a killed process."""
+        ...
+
+
+class SessionListing:
+    """Lists the sessions of a file store."""
+
+    def __init__(self, store: SessionFiles) -> None:
+        self._store = store
+
+    def summaries(self, owner: Owner | AnyValue, after: CredentialKey | None) -> Iterator[Summary]:
+        """Yield the key and the version of all stored tokens after a key. Raises StoreError."""
+        return self._list(owner, after, self._read_summary)
+
+    def sessions(self, owner: Owner | AnyValue, after: CredentialKey | None) -> Iterator[StoredSession]:
+        """Yield all stored sessions after a key. Raises StoreError only if a folder cannot be read."""
+        return self._list(owner, after, self._read_session)
+
+    def _list(
+        self,
+        owner: Owner | AnyValue,
+        after: CredentialKey | None,
+        read_entry: Callable[[str, str, Owner, frozenset[str]], T | None],
+    ) -> Iterator[T]:
+        last_folder, last_name = "", ""
+        if after is not None:
+            last_folder, last_name = folder_name_of(after.owner), f"{file_stem(after.server_name)}{TOKENS}"
+        for folder_name, folder, folder_owner in self._list_folders(owner, last_folder):
+            names = self._list_names_after_recovery(folder, folder_owner)
+            present_names = frozenset(names)
+            after_name = last_name if folder_name == last_folder else ""
+            for name in names:
+                stem, dot, extension = name.partition(".")
+                if dot + extension != TOKENS or not stem or name <= after_name:
+                    continue
+                if (entry := read_entry(folder, stem, folder_owner, present_names)) is not None:
+                    yield entry
+
+    def _list_folders(self, owner: Owner | AnyValue, first_name: str) -> Iterator[tuple[str, str, Owner]]:
+        """Yield name, path and owner of each folder from a name on; the operator's has the name ""."""
+        root = str(self._store.root)
+        owners = f"{root}{os.sep}{OWNERS_FOLDER}"
+        if not has_directory(root):
+            return
+        if not first_name and (owner is None or owner is ANY):
+            yield "", root, None
+        if owner is None or not has_directory(owners):
+            return
+        for name in _list_names(owners) if owner is ANY else [folder_name_of(owner)]:
+            if name < first_name:
+                continue
+            folder, folder_owner = f"{owners}{os.sep}{name}", owner_from_folder(name)
+            # Other folders belong to no owner.
+            if folder_owner is not None and has_directory(folder):
+                yield name, folder, folder_owner
+
+    def _list_names_after_recovery(self, folder: str, owner: Owner) -> list[str]:
+        names = _list_names(folder)
+        records = [name for name in names if name.startswith(".") and name.endswith(COMMIT_RECORD)]
+        for name in records:
+            self._store.complete_login(CredentialKey(name[1 : -len(COMMIT_RECORD)], owner))
+        # A recovery may add or remove files.
+        return _list_names(folder) if records else names
+
+    def _read_summary(
+        self,
+        folder: str,
+        stem: str,
+        owner: Owner,
+        present_names: frozenset[str],  # noqa: ARG002  for sessions
+    ) -> Summary | None:
+        path = f"{folder}{os.sep}{stem}{TOKENS}"
+        with suppress(OSError):
+            status = os.lstat(path)
+            # Compare the size first: reading each file would cost more.
+            if status.st_size != len(BLANK) or not is_blank(path):
+                version = FileVersion.of(status).encode()
+                return Summary(self._store.key_for_stem(folder, stem, owner), version)
+        return None
+
+    def _read_session(
+        self, folder: str, stem: str, owner: Owner, present_names: frozenset[str]
+    ) -> StoredSession | None:
+        try:
+            session = self._read_unchanged_session(folder, stem, owner, present_names)
+        except StoreError:
+            session = None
+        if session is not None:
+            return session
+        # A writer is active, or a file is damaged or gone.
+        summary = self._read_summary(folder, stem, owner, present_names)
+        if summary is None:
+            return None
+        key = summary.key
+        try:
+            stored = self._store.read(key)
+        except StoreError as error:
+            return StoredSession(key, Stored(Credentials(), summary.version), error=error)
+        tokens = stored.credentials.tokens
+        if tokens is None:
+            return None
+        failure, refusal = self._store.refresh_failures, self._store.token_refusals
+        return StoredSession(key, stored, failure.read(key, tokens), refusal.read(key, tokens))
+
+    def _read_unchanged_session(
+        self, folder: str, stem: str, owner: Owner, present_names: frozenset[str]
+    ) -> StoredSession | None:
+        """Read a session with as few calls as possible, None if another process has changed it meanwhile.
+
+        Raises StoreError.
+        """
+        prefix = f"{folder}{os.sep}{stem}"
+        path = prefix + TOKENS
+        result = read_private_with_status(path)
+        if result is None or result[0] == BLANK:
+            return None
+        version = FileVersion.of(result[1])
+        tokens = read_tokens(decode_document(result[0], path), version.written_at, path)
+        credentials, server_name = read_credentials(prefix, tokens)
+        try:
+            is_same = FileVersion.of(os.lstat(path)) == version
+        except OSError:
+            return None
+        if not is_same or os.path.lexists(f"{folder}{os.sep}.{stem}{COMMIT_RECORD}"):
+            return None
+        if server_name is None:
+            server_name = stem
+        elif file_stem(server_name) != stem:
+            return None
+        key = CredentialKey(server_name, owner)
+        failure, refusal = None, None
+        if stem + REFRESH_FAILURE in present_names:
+            failure = self._store.refresh_failures.read(key, tokens)
+        if stem + TOKEN_REFUSAL in present_names:
+            refusal = self._store.token_refusals.read(key, tokens)
+        return StoredSession(key, Stored(credentials, version.encode()), failure, refusal)
+
+
+def _list_names(folder: str) -> list[str]:
+    """Return the names in a folder, sorted; raises StoreUnwritable."""
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208  Path objects cost more than the call
+    except OSError as error:
+        raise StoreUnwritable(f"{folder} cannot be read: {error.strerror}.") from error

@@ -1,0 +1,84 @@
+"""How the store of files lists sessions while other programs write or damage their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnsafe
+from hermes_mcp_auth_remote.oauth.token import Tokens
+from hermes_mcp_auth_remote.store.credentials import Credentials
+from hermes_mcp_auth_remote.store.files import listing
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.files.session_files import read_credentials
+from hermes_mcp_auth_remote.values import CredentialKey
+from tests.requirements import covers
+from tests.store.builders import KEY, build_credentials
+
+OTHER = CredentialKey("other")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileStore:
+    store = FileStore(tmp_path)
+    for key in (KEY, OTHER):
+        store.save_login(key, build_credentials(key=key))
+    return store
+
+
+@pytest.mark.parametrize("suffix", [".json", ".client.json", ".meta.json", ".binding.json"])
+def test_a_damaged_file_is_an_error_of_its_session_alone(store: FileStore, suffix: str) -> None:
+    path = store.root / f"{KEY.server_name}{suffix}"
+    assert path.exists()
+    path.write_text("not JSON")
+    damaged, whole = store.list_sessions()
+    assert (damaged.key, type(damaged.error)) == (KEY, StoreCorrupt)
+    assert path.name in str(damaged.error)
+    assert damaged.stored.credentials == Credentials()
+    assert (whole.key, whole.error, whole.stored) == (OTHER, None, store.read(OTHER))
+
+
+def test_a_linked_file_is_an_error_of_its_session_alone(store: FileStore) -> None:
+    path = store.root / f"{KEY.server_name}.json"
+    path.rename(store.root / "elsewhere")
+    path.symlink_to("elsewhere")
+    damaged, whole = store.list_sessions()
+    assert (damaged.key, type(damaged.error)) == (KEY, StoreUnsafe)
+    assert whole.error is None
+
+
+def test_a_session_that_another_server_has_stored_is_an_error(store: FileStore) -> None:
+    for path in list(store.root.glob("other.*json")):
+        path.rename(store.root / path.name.replace("other", "renamed"))
+    [error] = [session.error for session in store.list_sessions() if session.key.server_name == "renamed"]
+    assert isinstance(error, StoreUnsafe)
+
+
+@covers("store-contract")
+def test_a_session_that_changes_while_it_is_read_is_read_again(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generations = iter([1])
+
+    def read_and_change(prefix: str, tokens: Tokens | None) -> tuple[Credentials, str | None]:
+        # Another process stores a later login after the tokens were read.
+        for generation in generations:
+            store.save_login(KEY, build_credentials(generation))
+        return read_credentials(prefix, tokens)
+
+    monkeypatch.setattr(listing, "read_credentials", read_and_change)
+    session = store.list_sessions()[0]
+    assert session.stored == store.read(KEY)
+    assert session.stored.credentials.tokens == build_credentials(1).tokens
+
+
+def test_a_session_that_is_deleted_while_it_is_read_is_left_out(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_and_delete(prefix: str, tokens: Tokens | None) -> tuple[Credentials, str | None]:
+        store.delete(KEY)
+        return read_credentials(prefix, tokens)
+
+    monkeypatch.setattr(listing, "read_credentials", read_and_delete)
+    assert [session.key for session in store.list_sessions()] == [OTHER]
