@@ -744,6 +744,11 @@ REQUIREMENTS = (
         "this package",
     ),
     Requirement(
+        "bridge-optional-login",
+        "The bridge asks for a login only if the server refuses a request without a token.",
+        "MCP authorization 2025-11-25, Authorization Flow Steps",
+    ),
+    Requirement(
         "bridge-bad-input",
         "Bad input from either side causes a JSON-RPC error and does not end the bridge.",
         "JSON-RPC 2.0",

@@ -8,8 +8,10 @@ import logging
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 from hermes_mcp_auth_remote.bridge.login import BrowserPrompter, ChatPrompter, ClientLogin
+from hermes_mcp_auth_remote.bridge.optional_login import OptionalLogin
 from hermes_mcp_auth_remote.bridge.stdio import LineWriter
 from hermes_mcp_auth_remote.cli.extras import install_command
 from hermes_mcp_auth_remote.cli.login_via_chat import parse_via
@@ -106,9 +108,11 @@ def _open_client(service: AuthService, server: Server, owner: Owner) -> httpx2.A
     headers = {name: secret.reveal() for name, secret in server.headers.items()}
     if server.options.user_agent is not None:
         headers["User-Agent"] = server.options.user_agent
+    session = service.session(server, owner)
+    needs_user = server.options.grant == "authorization_code"
     return open_http_client(
         tls_context(server.options, os.environ, is_server_host=True),
-        auth=McpAuth(service.session(server, owner)),
+        auth=McpAuth(OptionalLogin(session, partial(service.probe, server)) if needs_user else session),
         headers=headers,
         # For a server on this machine, use no proxy: a proxy would connect to its own loopback addresses.
         can_use_proxy=not is_loopback_host(host_of(server.url)),

@@ -147,6 +147,15 @@ class AuthService:
             (key, server.url), Session(tokens, self._interactive_logins, self._deps.clock, server, key)
         )
 
+    async def probe(self, server: Server) -> Challenge | None:
+        """Send a server a request without a token; return its challenge, None if it demands no token.
+
+        Raises a ServerError or NetworkError.
+        """
+        from hermes_mcp_auth_remote.flows.discovery import probe_server  # noqa: PLC0415  most programs log in
+
+        return await self._deps.run_exchange(probe_server(server), server)
+
     async def redirect_uri(self, server: Server, owner: Owner = None) -> str:
         """Return the redirect URI that a login of this server should use; the caller may listen on it."""
         return await run_file_work(self.blocking.redirect_uri, server, owner)

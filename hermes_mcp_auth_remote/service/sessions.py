@@ -126,6 +126,10 @@ class Session:
         del refused_header
         return _run_blocking(lambda: self.handle_challenge(secret_header, status, www_authenticate))
 
+    def has_tokens(self) -> bool:
+        """True if tokens are stored or in memory, also ones that have expired; never waits."""
+        return self._cached_token is not _NO_TOKEN or self._tokens.glance() is not None
+
     def report_retry(self, header: str, *, is_accepted: bool) -> None:
         """Record whether the server has accepted the header that replaced a refused one; never waits.
 

@@ -232,6 +232,45 @@ def test_a_login_by_elicitation_uses_another_port_if_the_registered_one_is_in_us
         client.end()
 
 
+SESSION_METHODS = frozenset({"initialize", "notifications/initialized", "tools/list"})
+
+
+@covers("bridge-optional-login")
+@pytest.mark.parametrize("has_browser", [False, True])
+def test_a_server_that_demands_no_login_needs_none(
+    cli: Cli,
+    demo: Demo,
+    tmp_path: Path,
+    has_browser: bool,  # noqa: FBT001
+) -> None:
+    demo.authorization_server.change_behaviour(open_methods=SESSION_METHODS | {"tools/call"})
+    env, pages = make_browser(tmp_path, approves=True)
+    with connect(cli, "demo", *([] if has_browser else ["--no-browser"]), env=env) as client:
+        assert client.initialize(elicitation={"url": {}})["result"]["serverInfo"]["name"] == "demo"
+        assert client.tools() == ["whoami", "add"]
+        assert client.call() == "5"
+        client.end()
+    assert not pages.exists()
+    assert demo.authorization_server.count_requests("registration") == 0
+
+
+@covers("bridge-optional-login")
+def test_a_login_requests_the_scope_that_the_refused_call_needs(cli: Cli, demo: Demo) -> None:
+    demo.authorization_server.change_behaviour(
+        open_methods=SESSION_METHODS, tool_scope={"add": frozenset({"mcp:write"})}
+    )
+    with connect(cli) as client:
+        client.initialize(elicitation={"url": {}})
+        assert client.tools() == ["whoami", "add"]
+        [elicitation] = client.request("tools/call", ADD)["error"]["data"]["elicitations"]
+        [scope] = parse_qs(urlsplit(elicitation["url"]).query)["scope"]
+        assert "mcp:write" in scope.split()
+        finish_in_browser(elicitation["url"])
+        client.wait_for_notification("notifications/elicitation/complete")
+        assert client.call() == "5"
+        client.end()
+
+
 @covers("bridge-login")
 def test_a_device_code_is_shown_by_the_client(cli: Cli, demo: Demo) -> None:
     demo.authorization_server.change_behaviour(with_device=True, device_interval_seconds=1)
