@@ -19,7 +19,7 @@ from gateway_hooks.hermes.adapter import HermesAdapter
 from gateway_hooks.hermes.commands import skip_if_code
 from gateway_hooks.hermes.login_cache import LoginCache
 from gateway_hooks.hermes.mcp_tools import ensure_connected
-from gateway_hooks.log_redaction import redact_logs
+from gateway_hooks.log_redaction import redact_discord_logs, redact_logs
 from gateway_hooks.runtime.config_servers import ConfigServers
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Login
@@ -208,8 +208,10 @@ class GatewayRuntime:
 
 
 def redact_adapter_logs(platform_adapter: Any) -> None:  # noqa: ANN401  Hermes's own
-    """Remove secrets from what an adapter logs: Hermes's Discord adapter logs whole commands."""
+    """Remove secrets from the logs of an adapter and its library. The one for Discord logs whole commands."""
     redact_logs(type(platform_adapter).__module__)
+    # Also if the plugin finds no client: then it reads answers as plain text.
+    redact_discord_logs()
 
 
 def _adapter_class_for(adapter_ref: hermes.AdapterRef) -> type[HermesAdapter] | None:
