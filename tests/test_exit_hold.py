@@ -93,7 +93,7 @@ def test_ctrl_c_ends_a_waiting_exit() -> None:
 
 @covers("exit-waits")
 def test_an_exiting_process_sends_no_request() -> None:
-    script = "exit_delay.wait_for_sent_requests(); print('free', flush=True); threading.Event().wait(10)"
+    script = "exit_delay.wait_for_sent_requests(); print('free', flush=True); threading.Event().wait(60)"
     process = start_process(script, sends=False, sends_late=True)
     assert process.stdout is not None
     assert process.stdin is not None

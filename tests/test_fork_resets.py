@@ -113,6 +113,6 @@ def test_a_child_that_was_forked_while_a_login_is_prompted_does_not_wait_for_it(
     with logins._lock:
         child = os.fork()
         if child == 0:
-            os._exit(0 if logins._lock.acquire(timeout=5) and not logins._login_starts else 1)
+            os._exit(0 if logins._lock.acquire(timeout=20) and not logins._login_starts else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert len(logins._login_starts) == 1

@@ -130,7 +130,14 @@ class TelegramChat(ChatBase):
             with contextlib.suppress(ChatError):
                 await self.delete(link_id)
         elif rendered.separate_link is not None:
-            await self._edit_text(link_id, _render_url(rendered.separate_link))
+            try:
+                await self._edit_text(link_id, _render_url(rendered.separate_link))
+            except MessageGone:
+                # An edit without a URL, or the user, has deleted the message of the URL. The caller sends
+                # both messages again.
+                with contextlib.suppress(ChatError):
+                    await self.delete(text_id)
+                raise
 
     async def _send_text(self, rendered: RenderedMessage) -> str:
         async def call(thread_id: int | None) -> Message:

@@ -49,7 +49,8 @@ def send_once(raw: bytes) -> Script:
 
 def send_repeatedly(head: bytes, part: bytes, pause: float = 0.0) -> Script:
     def script(connection: socket.socket) -> None:
-        connection.sendall(head)
+        # A client that reads the head has a part of the body then, however busy the machine is.
+        connection.sendall(head + part)
         while True:
             connection.sendall(part)
             time.sleep(pause)

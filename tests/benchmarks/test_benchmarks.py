@@ -21,8 +21,9 @@ SLOW_BENCHMARKS = {"chats", "polling"}
 def test_every_benchmark_runs_and_fits_the_table(name: str) -> None:
     figures = BENCHMARKS[name](Scale(rounds=1, is_small=True))
     assert figures
-    # A failed call or command raises by itself, so only check that each figure has a base.
-    assert all(figure.base > 0 for figure in figures)
+    # A failed call or command raises by itself, so only check that each figure has a base. At the small
+    # scale, a process may need no more memory for its response: then the base of the growth is 0.
+    assert all(figure.base > 0 or "growth" in figure.what for figure in figures)
     lines = format_markdown(figures, 0).splitlines()
     assert len({line.count("|") for line in lines[: 2 + len(figures)]}) == 1
 

@@ -109,7 +109,7 @@ def finish_in_browser(url: str, wait_seconds: float = 0) -> None:
     redirect, deadline = approve(url), time.monotonic() + wait_seconds
     while True:
         try:
-            with urllib.request.urlopen(redirect, timeout=10) as response:
+            with urllib.request.urlopen(redirect, timeout=20) as response:
                 assert response.status == 200
         except URLError:
             assert time.monotonic() < deadline
@@ -419,7 +419,7 @@ def test_a_denied_login_that_the_client_showed_can_start_again(cli: Cli, demo: D
         for follow in (deny, approve):
             [elicitation] = client.request("tools/call", ADD)["error"]["data"]["elicitations"]
             with suppress(HTTPError):
-                urllib.request.urlopen(follow(elicitation["url"]), timeout=10).close()
+                urllib.request.urlopen(follow(elicitation["url"]), timeout=20).close()
             complete = client.wait_for_notification("notifications/elicitation/complete")
             assert complete["params"] == {"elicitationId": elicitation["elicitationId"]}
             client.notifications.clear()
@@ -545,7 +545,7 @@ def test_a_client_that_no_longer_reads_ends_the_bridge(cli: Cli, demo: Demo) -> 
         client.command.process.stdout.close()
         client.command.process.stdout = None
         client.send("tools/list")
-        assert client.command.process.wait(10) == 0
+        assert client.command.process.wait(20) == 0
 
 
 @covers("bridge-large")

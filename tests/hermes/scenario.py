@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 SECONDS = 60.0
-CALL_SECONDS = 10
+CALL_SECONDS = 30
 # For tests in which a call times out.
 SHORT_CALL_SECONDS = 4
 OPERATOR_ID = 100

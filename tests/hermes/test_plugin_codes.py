@@ -35,15 +35,15 @@ class TwoPlatformScenario(Scenario):
     ada: Member = field(kw_only=True)
     channel: Channel = field(kw_only=True)
 
+    def discord_messages(self, text: str, channel: Channel) -> list[Written]:
+        """Return the bot's current messages on Discord that contain this text."""
+        messages = self.discord.messages(channel, seen_by=self.ada)
+        return [message for message in messages if text in message.text and message.author != self.ada]
+
     def wait_for_discord_message(self, text: str, channel: Channel) -> Written:
-        """Wait for a message of the bot on Discord and return it."""
-
-        def matching_messages() -> list[Written]:
-            messages = self.discord.messages(channel, seen_by=self.ada)
-            return [message for message in messages if text in message.text and message.author != self.ada]
-
-        self.discord.wait(matching_messages, SECONDS)
-        return matching_messages()[-1]
+        """Wait for a message of the bot on Discord and return the latest."""
+        self.discord.wait(lambda: self.discord_messages(text, channel), SECONDS)
+        return self.discord_messages(text, channel)[-1]
 
     def assert_kept_out(self, secret: str) -> None:
         """Assert that neither the model nor a file in HERMES_HOME has the secret."""
@@ -166,9 +166,17 @@ def test_a_discord_message_that_is_edited_into_a_redirect_url_is_refused(
     scenario.wait_for_discord_message("Understood.", direct)
     scenario.discord.edit(scenario.ada, message, address)
     scenario.wait_for_discord_message("Do not send the address as a message", direct)
-    scenario.wait_for_discord_message("Connect notes", direct)
+    new_prompt = scenario.wait_for_discord_message("Connect notes", direct)
+    assert new_prompt.id != prompt.id
     scenario.discord.say(scenario.ada, direct, "/mcpauth cancel")
-    scenario.wait_for_discord_message(ENGLISH.login_cancelled, direct)
+    # The first prompt shows that its login was cancelled, too.
+    scenario.discord.wait(
+        lambda: (
+            new_prompt.id
+            in {message.id for message in scenario.discord_messages(ENGLISH.login_cancelled, direct)}
+        ),
+        SECONDS,
+    )
     scenario.assert_address_kept_out(address)
 
 

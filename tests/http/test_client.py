@@ -136,7 +136,7 @@ def test_a_post_with_a_lost_response_is_not_sent_again(how: str) -> None:
         async with run_http_server(lose_response) as peer:
             request = post_form(peer.url("/token"), "token request", {"code": "x"})
             with pytest.raises(NetworkError):
-                await fetch(peer, request, response_seconds=0.3 if how == "silence" else 10)
+                await fetch(peer, request, response_seconds=0.3 if how == "silence" else 20)
             return len(peer.requests)
 
     assert asyncio.run(main()) == 1
@@ -196,7 +196,7 @@ def test_an_exchange_uses_one_connection_and_closes_it() -> None:
     async def main() -> tuple[int, int]:
         async with run_http_server(respond_with(encode_response())) as peer:
             await fetch(peer, *[get_json(peer.url(f"/{n}"), "step") for n in range(5)])
-            await asyncio.wait_for(peer.disconnected.wait(), 5)
+            await asyncio.wait_for(peer.disconnected.wait(), 20)
             return len(peer.requests), peer.connections
 
     assert asyncio.run(main()) == (5, 1)
@@ -217,7 +217,7 @@ def test_a_cancelled_exchange_closes_its_connection(when: str) -> None:
             fetching.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await fetching
-            await asyncio.wait_for(peer.disconnected.wait(), 5)
+            await asyncio.wait_for(peer.disconnected.wait(), 20)
 
     asyncio.run(main())
     gc.collect()
@@ -236,7 +236,7 @@ def test_an_exchange_that_raises_closes_its_connection() -> None:
 
             with pytest.raises(CustomError):
                 await run_exchange(exchange(), Server("s", peer.url("/mcp")), environ={})
-            await asyncio.wait_for(peer.disconnected.wait(), 5)
+            await asyncio.wait_for(peer.disconnected.wait(), 20)
 
     asyncio.run(main())
 

@@ -273,7 +273,7 @@ def test_an_endless_handshake_times_out_and_closes_its_connection() -> None:
             server = make_server(peer.url("/mcp", "mcp.example", "https"))
             with pytest.raises(TimedOut):
                 await fetch(server, resolve=make_sequence_resolver("127.0.0.1"), response_seconds=0.2)
-            await asyncio.wait_for(peer.disconnected.wait(), 5)
+            await asyncio.wait_for(peer.disconnected.wait(), 20)
 
     asyncio.run(main())
 
@@ -287,6 +287,6 @@ def test_a_cancelled_handshake_closes_its_connection() -> None:
             fetching.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await fetching
-            await asyncio.wait_for(peer.disconnected.wait(), 5)
+            await asyncio.wait_for(peer.disconnected.wait(), 20)
 
     asyncio.run(main())

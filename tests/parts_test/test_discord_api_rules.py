@@ -69,7 +69,7 @@ class LocalDiscord:
         request.add_header("Authorization", f"Bot {token or self.api.token}")
         request.add_header("Content-Type", "application/json")
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=20) as answer:
                 self.headers = answer.headers
                 text = answer.read()
                 return answer.status, json.loads(text) if text else None
@@ -529,7 +529,7 @@ def test_more_than_25_choices_are_refused(local_discord: LocalDiscord) -> None:
             answer = local_discord.respond(interaction, 8, {"choices": listed})
             if answer[0] != 200:
                 local_discord.respond(interaction, 8, {"choices": []})
-            return answer, typing.result(10)
+            return answer, typing.result(20)
 
     answer, _ = respond_with_choices(26)
     assert status_and_code(answer) == (400, 50035)

@@ -98,4 +98,4 @@ def test_a_poll_scheduler_without_file_descriptors_raises_a_typed_error() -> Non
     scheduler.subscribe("a-login", "a-server", done.append)
     thread = scheduler.stop_new_steps()
     if thread is not None:
-        thread.join(10)
+        thread.join(20)

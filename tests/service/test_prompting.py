@@ -15,10 +15,12 @@ from hermes_mcp_auth_remote.auth.httpx import McpAuth
 from hermes_mcp_auth_remote.errors import AuthorizationDenied, AuthorizationRequired
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.logins import Logins
 from hermes_mcp_auth_remote.service.prompting import PROMPT_COOLDOWN_SECONDS, InteractiveLogins, prompting
 from hermes_mcp_auth_remote.values import Origin, Server
 from tests.consent_form import approve, deny
 from tests.demo.manual_client import ManualClock
+from tests.loop_clock import LoopClock, loop_clock
 from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 from tests.service.helpers import CHAT, log_in, refresh_elsewhere
@@ -26,6 +28,9 @@ from tests.service.helpers import CHAT, log_in, refresh_elsewhere
 pytestmark = pytest.mark.slow
 
 OTHER_CHAT = Origin("telegram", chat_id="8", user_id="43")
+WAIT_SECONDS = 300.0
+
+__all__ = ["loop_clock"]
 
 
 class RecordingPrompter:
@@ -111,6 +116,19 @@ def test_a_call_without_a_prompter_fails_at_once_and_names_a_waiting_login_but_n
     asyncio.run(story())
 
 
+@pytest.fixture
+def user_who_waits(loop_clock: LoopClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let WAIT_SECONDS pass as soon as a call waits for the user."""
+    wait_for_login = Logins.wait_for_login
+
+    async def wait_until_late(logins: Logins, login_id: str) -> Login:
+        loop_clock(WAIT_SECONDS)
+        return await wait_for_login(logins, login_id)
+
+    monkeypatch.setattr(Logins, "wait_for_login", wait_until_late)
+
+
+@pytest.mark.usefixtures("user_who_waits")
 @covers("nobody-to-ask")
 def test_a_call_stops_waiting_at_its_limit_and_the_login_stays_open(
     service: AuthService, server: Server
@@ -118,7 +136,7 @@ def test_a_call_stops_waiting_at_its_limit_and_the_login_stays_open(
     async def story() -> None:
         chat = RecordingPrompter(service, follow_link=None)
         with (
-            prompting(chat, CHAT, wait_seconds=1.0, can_connect_shared=True),
+            prompting(chat, CHAT, wait_seconds=WAIT_SECONDS, can_connect_shared=True),
             pytest.raises(AuthorizationRequired) as late,
         ):
             await service.session(server).header()
@@ -159,12 +177,17 @@ def test_each_chat_gets_its_own_prompt(service: AuthService, server: Server) -> 
             RecordingPrompter(service, follow_link=None),
             RecordingPrompter(service, follow_link=None),
         )
-        with prompting(one, CHAT, wait_seconds=1.0, can_connect_shared=True):
+        with prompting(one, CHAT, can_connect_shared=True):
             first = asyncio.create_task(service.session(server).header())
-        with prompting(other, OTHER_CHAT, wait_seconds=1.0, can_connect_shared=True):
+        with prompting(other, OTHER_CHAT, can_connect_shared=True):
             second = asyncio.create_task(service.session(server).header())
-        for outcome in await asyncio.gather(first, second, return_exceptions=True):
-            assert isinstance(outcome, AuthorizationRequired), outcome
+        async with asyncio.timeout(20):
+            await one.shown_event.wait()
+            await other.shown_event.wait()
+        for waiting in (first, second):
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
         assert [login.origin for login in one.shown + other.shown] == [CHAT, OTHER_CHAT]
 
     asyncio.run(story())
@@ -325,6 +348,7 @@ def test_a_chat_user_logs_in_only_for_own_tokens_unless_the_operator_allows_more
     asyncio.run(story())
 
 
+@pytest.mark.usefixtures("user_who_waits")
 @covers("one-prompt")
 def test_a_server_that_requests_another_scope_with_each_call_prompts_once(
     service: AuthService, server: Server, clock: ManualClock
@@ -337,7 +361,7 @@ def test_a_server_that_requests_another_scope_with_each_call_prompts_once(
         for number in range(12):
             lines = [f'Bearer error="insufficient_scope", scope="mcp:more{number}"']
             with (
-                prompting(chat, CHAT, wait_seconds=1.0, can_connect_shared=True),
+                prompting(chat, CHAT, wait_seconds=WAIT_SECONDS, can_connect_shared=True),
                 pytest.raises(AuthorizationRequired) as refused,
             ):
                 await session.handle_challenge(header, 403, lines)

@@ -30,7 +30,7 @@ def test_a_login_stays_exchanging_while_a_suspended_process_stores_it(
     def block_before_tokens(source: str, target: str) -> None:
         if str(target).endswith("notes.json"):
             has_reached_rename.set()
-            assert may_continue.wait(10)
+            assert may_continue.wait(20)
         rename(source, target)
 
     def store_login() -> None:
@@ -41,13 +41,13 @@ def test_a_login_stays_exchanging_while_a_suspended_process_stores_it(
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", block_before_tokens)
         thread.start()
-        assert has_reached_rename.wait(10)
+        assert has_reached_rename.wait(20)
     later_service = make_service(tmp_path, FakeServer(), NOW + TIME_LIMITS.claim_seconds + 60)
     try:
         assert later_service.blocking.login(LOGIN_ID).status == "exchanging"
     finally:
         may_continue.set()
-        thread.join(10)
+        thread.join(20)
     assert FileStore(tmp_path).read(KEY).credentials.tokens == build_credentials(1).tokens
     # The store marks the login as done together with its credentials.
     assert later_service.blocking.login(LOGIN_ID).status == "done"
@@ -72,5 +72,5 @@ def test_a_login_that_this_process_exchanges_does_not_fail_if_the_clock_was_set(
         assert service.blocking.login(LOGIN_ID).status == "exchanging"
     finally:
         may_continue.set()
-        flight.result(10)
+        flight.result(20)
     assert service.blocking.login(LOGIN_ID).status == "failed"

@@ -168,7 +168,7 @@ def test_hanging_revocations_do_not_block_a_login_at_another_server(tmp_path: Pa
     finally:
         released.set()
         for hanging_thread in hanging:
-            hanging_thread.join(10)
+            hanging_thread.join(20)
 
 
 def _server_of(login: Login) -> Server:
@@ -191,7 +191,7 @@ def test_a_caller_stops_waiting_in_time_although_all_file_work_waits_for_a_lock(
         ]
         try:
             with pytest.raises(TimedOut):
-                await asyncio.wait_for(service.session(SERVER).header(), 10)
+                await asyncio.wait_for(service.session(SERVER).header(), 20)
         finally:
             lock.release()
             await asyncio.gather(*waiting, return_exceptions=True)

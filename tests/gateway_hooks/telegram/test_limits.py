@@ -9,8 +9,13 @@ from pathlib import Path
 import pytest
 from telegram import BotCommand
 
+from gateway_hooks.dialog.cards import Card, Link
+from gateway_hooks.dialog.platform import MessageGone
 from gateway_hooks.dialog.policy import AllowList
 from gateway_hooks.dialog.servers import StaticServers
+from gateway_hooks.telegram.api_calls import ApiCalls
+from gateway_hooks.telegram.chat import TelegramChat
+from hermes_mcp_auth_remote.values import Origin
 from tests.consent_form import approve
 from tests.demo.manual_client import ManualClock
 from tests.gateway_hooks.telegram.environment import OPEN_BUTTON, TelegramEnvironment, wait_until
@@ -82,9 +87,34 @@ def test_long_url_is_in_text_or_separate_message(
             await api.until(lambda: len(env.bot_texts(anna)) == 1)
         env.check_no_secrets(login)
         failed_descriptions = {call.description.partition(":")[2][:28] for call in api.calls if not call.ok}
-        assert failed_descriptions <= {" message is not modified: sp"}
+        # If the bot shows the exchange of the code, it deletes the message of the URL then, and once more at
+        # the outcome.
+        assert failed_descriptions <= {" message is not modified: sp", " message to delete not found"}
 
     asyncio.run(finish_login())
+
+
+@covers("telegram-limits")
+def test_prompt_without_its_separate_url_is_replaced(env: TelegramEnvironment, anna: User) -> None:
+    async def edit_prompt() -> None:
+        async with env.application_builder().build() as application:
+            chat = TelegramChat(
+                application.bot,
+                ApiCalls(),
+                Origin("telegram", str(anna.id), user_id=str(anna.id)),
+                is_private=True,
+            )
+            link_card = Card("Connect notes", link=Link("Open the page", f"https://as.example/?{'x' * 4050}"))
+            message_id = await chat.send(link_card)
+            assert len(env.bot_texts(anna)) == 2
+            await chat.edit(message_id, Card("Connect notes", paragraphs=("Logging in",)))
+            assert len(env.bot_texts(anna)) == 1
+            # The server did not know a bare code, so the login waits for another answer.
+            with pytest.raises(MessageGone):
+                await chat.edit(message_id, link_card)
+            assert env.bot_texts(anna) == []
+
+    asyncio.run(edit_prompt())
 
 
 def approve_login(env: TelegramEnvironment) -> str:
