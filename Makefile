@@ -29,7 +29,7 @@ test: setup .venvs/hermes/.stamp tests/node/node_modules/.stamp  ## run all test
 quick: setup  ## run what needs a minute and neither Node, a browser, SSH, tmux nor Hermes
 	@$(BIN)/pytest -n auto --quick
 
-soak: setup tests/node/node_modules/.stamp  ## run the long variants of the tests, then fuzz every parser
+soak: setup .venvs/hermes/.stamp tests/node/node_modules/.stamp  ## run the long variants of the tests, then fuzz every parser
 	@$(PYTEST) --soak
 	@$(MAKE) --no-print-directory fuzz
 

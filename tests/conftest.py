@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # On a busy machine, the generation of inputs is slow. That is no fault of a test.
     settings.register_profile(
         "project",
-        max_examples=500 if config.getoption("--soak") else 40,
+        max_examples=500 if config.getoption("--soak") else 25,
         suppress_health_check=[HealthCheck.too_slow],
     )
     settings.load_profile("project")

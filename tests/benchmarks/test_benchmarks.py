@@ -10,8 +10,8 @@ from benchmarks.table import format_markdown
 
 pytestmark = pytest.mark.slow
 
-# These benchmarks take 15 seconds even at the small scale.
-SLOW_BENCHMARKS = {"chats", "polling"}
+# These benchmarks take 5 to 15 seconds even at the small scale.
+SLOW_BENCHMARKS = {"chats", "connect", "memory", "polling", "sharing", "startup"}
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def check_envelopes(envelopes: Path, output: str, trackers: ErrorTrackers) -> No
 
 
 @covers("tracebacks-masked")
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [FAULTS[0], pytest.param(FAULTS[1], marks=pytest.mark.soak)])
 def test_an_error_tracker_gets_no_secret_of_a_failed_login(
     cli: Cli, demo: Demo, envelopes: Path, fault: str
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gateway_hooks.dialog.messages import ENGLISH
@@ -85,7 +87,9 @@ def test_owner_of_tokens() -> None:
 
 
 def make_logins(count: int, origin: object = ADA, **fields: object) -> list[Login]:
-    return [make_login(origin, f"{number}", **fields) for number in range(count)]  # type: ignore[arg-type]
+    first = make_login(origin, "0", **fields)  # type: ignore[arg-type]
+    # `make_login` takes a millisecond, and these lists have up to MAX_WAITING logins.
+    return [replace(first, id=f"{number}") for number in range(count)]
 
 
 @covers("chat-limits")

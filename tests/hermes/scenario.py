@@ -35,6 +35,7 @@ from tests.service.helpers import log_in
 __all__ = [
     "CALL_SECONDS",
     "LAYOUTS",
+    "LAYOUTS_WITH_SOAK",
     "PLUGIN",
     "SECONDS",
     "Scenario",
@@ -56,6 +57,11 @@ _group_numbers = count(1001)
 
 # Parameters of a gateway's fixture: the real Hermes, and (in another group) the stand-in for a later version.
 LAYOUTS = ("0.19", pytest.param("0.21", marks=pytest.mark.xdist_group("hermes-layout-021")))
+# For modules whose tests depend little on the layout: only the long variants run with the stand-in.
+LAYOUTS_WITH_SOAK = (
+    "0.19",
+    pytest.param("0.21", marks=[pytest.mark.xdist_group("hermes-layout-021"), pytest.mark.soak]),
+)
 
 
 @dataclass(slots=True)

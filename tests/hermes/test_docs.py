@@ -46,7 +46,6 @@ METHODS = {
     "directory, 0.19": InstallMethod("installed by its own installer", "--target", "0.19"),
     "directory, 0.21": InstallMethod("installed by its own installer", "--target", "0.21"),
 }
-QUICK_METHODS = {"pip, 0.19", "directory, 0.21"}
 
 
 def code_blocks(heading: str, language: str) -> list[str]:
@@ -121,9 +120,9 @@ def log_in_from_a_chat(installation: HermesInstallation, layout: str) -> None:
 @pytest.mark.parametrize(
     "method",
     [
-        # Each test installs a Hermes and runs its gateway. Two of them cover all commands but one.
-        pytest.param(method, id=name, marks=() if name in QUICK_METHODS else pytest.mark.soak)
-        for name, method in METHODS.items()
+        # Each test installs a Hermes and runs its gateway.
+        pytest.param(method, id=name, marks=pytest.mark.soak if number else ())
+        for number, (name, method) in enumerate(METHODS.items())
     ],
 )
 def test_the_commands_of_the_page_install_the_plugin(

@@ -11,7 +11,7 @@ from mcp.server import MCPServer
 
 from tests.hermes.leaks import TrackedSecrets
 from tests.hermes.scenario import (
-    LAYOUTS,
+    LAYOUTS_WITH_SOAK,
     SECONDS,
     SharedTelegramGateway,
     mcp_server_settings,
@@ -64,7 +64,7 @@ class ProviderScenario:
         assert "Buy milk." in self.model.tool_results()[-1]
 
 
-@pytest.fixture(scope="module", params=LAYOUTS)
+@pytest.fixture(scope="module", params=LAYOUTS_WITH_SOAK)
 def hermes(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SharedTelegramGateway]:

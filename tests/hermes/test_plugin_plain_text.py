@@ -10,7 +10,7 @@ import pytest
 
 from tests.hermes.anonymous_admin import GROUP, check_anonymous_administrator
 from tests.hermes.scenario import (
-    LAYOUTS,
+    LAYOUTS_WITH_SOAK,
     PLUGIN,
     SECONDS,
     Scenario,
@@ -34,7 +34,7 @@ def register(ctx):
 """
 
 
-@pytest.fixture(scope="module", params=LAYOUTS)
+@pytest.fixture(scope="module", params=LAYOUTS_WITH_SOAK)
 def hermes(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SharedTelegramGateway]:

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from hermes_mcp_auth_remote.service import AuthService
-from tests.hermes.scenario import LAYOUTS, Scenario, SharedTelegramGateway, run_shared_gateway
+from tests.hermes.scenario import LAYOUTS_WITH_SOAK, Scenario, SharedTelegramGateway, run_shared_gateway
 from tests.requirements import covers
 
 pytestmark = [pytest.mark.hermes, pytest.mark.xdist_group("hermes-restarts")]
 
 
-@pytest.fixture(scope="module", params=LAYOUTS)
+@pytest.fixture(scope="module", params=LAYOUTS_WITH_SOAK)
 def hermes(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SharedTelegramGateway]:

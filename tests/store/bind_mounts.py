@@ -1,4 +1,4 @@
-"""A store whose files are bind mounts: `python -m tests.store.bind_mounts <verb> <home> mount|inject`.
+"""A store whose files are bind mounts: `python -m tests.store.bind_mounts <verb> <home> mount|inject ...`.
 
 With `mount`, the process must run in its own mount namespace (`unshare --mount`). `inject` is for machines
 that do not allow mounts: the system calls in this process fail as they do on a mount point.
@@ -38,12 +38,12 @@ def can_mount() -> bool:
         return False
 
 
-def run_on_bind_mounts(verb: str, home: Path) -> None:
+def run_on_bind_mounts(verb: str, home: Path, *arguments: str) -> None:
     """Run a verb in a process with bind mounts, or with injected errors if mounts are not allowed."""
     has_mounts = can_mount()
     command = [sys.executable, "-m", "tests.store.bind_mounts", verb, str(home)]
     command = ["unshare", "--mount", *command, "mount"] if has_mounts else [*command, "inject"]
-    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    completed = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     assert completed.returncode == 0, completed.stderr
 
 
@@ -167,12 +167,13 @@ def read_only(home: Path, mode: str) -> None:
     assert not [path for path in (home / "mcp-tokens").iterdir() if path.suffix == ".tmp"]
 
 
-def kill(home: Path, mode: str) -> None:
-    """A process that is killed at any line while it writes in place leaves the old or the new login."""
+def kill(home: Path, mode: str, step: str) -> None:
+    """A process that is killed at each `step`-th line while it writes in place leaves one whole login."""
     bind_mount_files(home, mode, [FILE_NAMES[1], FILE_NAMES[3]])
-    store, line, generations = FileStore(home), 0, list[int]()
+    # Only a kill at one of the first lines leaves the old login.
+    store, line, generations = FileStore(home), 1 - int(step), list[int]()
     while True:
-        line += 1
+        line += int(step)
         store.save_login(KEY, build_credentials(0))
         child = os.fork()
         if child == 0:
@@ -207,4 +208,4 @@ def kill_at_line(line: int, store: FileStore) -> NoReturn:
 
 if __name__ == "__main__":
     verbs: Any = {verb.__name__: verb for verb in (refresh, login, read_only, kill)}
-    verbs[sys.argv[1]](Path(sys.argv[2]), sys.argv[3])
+    verbs[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])

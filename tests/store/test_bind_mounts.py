@@ -30,8 +30,9 @@ def test_bind_mounted_files_are_written_in_place(tmp_path: Path, verb: str) -> N
 
 
 @covers("killed")
-def test_a_killed_writer_on_bind_mounts_leaves_the_old_or_the_new_login(tmp_path: Path) -> None:
-    run_on_bind_mounts("kill", tmp_path)
+@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.soak)])
+def test_a_killed_writer_on_bind_mounts_leaves_the_old_or_the_new_login(tmp_path: Path, step: int) -> None:
+    run_on_bind_mounts("kill", tmp_path, str(step))
 
 
 @covers("disk-refuses")

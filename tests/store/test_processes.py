@@ -37,29 +37,41 @@ def whole_generation_of(credentials: Credentials) -> int:
     return generation_of(credentials)
 
 
-def kill_at_each_line(home: Path, kind: str) -> list[Credentials]:
-    """Return the stored credentials after a kill at each line that stores a login."""
-    worker = start_worker("die_everywhere", home, kind)
+# A fork for each line takes ten seconds.
+with_steps = pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.soak)])
+
+
+def kill_at_lines(home: Path, kind: str, step: int) -> dict[Path, Credentials]:
+    """Kill a writer at each `step`-th line that stores a login; return the credentials by their homes."""
+    worker = start_worker("die_everywhere", home, kind, str(step))
     output, _ = worker.communicate()
     assert worker.returncode == 0
-    lines = int(output)
-    assert lines > 100
-    return [FileStore(home / str(line)).read(KEY).credentials for line in range(1, lines + 1)]
+    last_line = int(output)
+    assert last_line > 100
+    homes = [home / str(line) for line in range(step, last_line + 1, step)]
+    return {path: FileStore(path).read(KEY).credentials for path in homes}
 
 
 @covers("killed")
-def test_a_writer_killed_at_any_line_leaves_the_old_or_the_new_credentials(tmp_path: Path) -> None:
-    generations = [
-        whole_generation_of(credentials) for credentials in kill_at_each_line(tmp_path, "from elsewhere")
-    ]
+@with_steps
+def test_a_writer_killed_at_any_line_leaves_the_old_or_the_new_credentials(tmp_path: Path, step: int) -> None:
+    credentials_by_home = kill_at_lines(tmp_path, "from elsewhere", step)
+    generations = [whole_generation_of(credentials) for credentials in credentials_by_home.values()]
     assert set(generations) == {0, 1}
     # The record is the only commit point. If the process dies later, the new credentials remain.
     assert generations == sorted(generations)
+    # A deletion removes what the killed writer left.
+    folders = [home / "mcp-tokens" for home in credentials_by_home]
+    assert any(path.suffix == ".tmp" for folder in folders for path in folder.iterdir())
+    for folder in folders:
+        assert FileStore(folder.parent).delete(KEY)
+        assert {path.name for path in folder.iterdir()} <= {"notes.json.refresh.lock"}
 
 
 @covers("killed")
-def test_a_killed_writer_does_not_pair_hermes_tokens_with_another_issuer(tmp_path: Path) -> None:
-    for credentials in kill_at_each_line(tmp_path, "after hermes"):
+@with_steps
+def test_a_killed_writer_does_not_pair_hermes_tokens_with_another_issuer(tmp_path: Path, step: int) -> None:
+    for credentials in kill_at_lines(tmp_path, "after hermes", step).values():
         if credentials.binding is None:
             # The writer died before it wrote anything.
             credentials = replace(credentials, binding=build_credentials(0).binding)  # noqa: PLW2901
@@ -67,9 +79,10 @@ def test_a_killed_writer_does_not_pair_hermes_tokens_with_another_issuer(tmp_pat
 
 
 @covers("killed")
-def test_a_writer_killed_during_a_repeated_login_keeps_a_session(tmp_path: Path) -> None:
+@with_steps
+def test_a_writer_killed_during_a_repeated_login_keeps_a_session(tmp_path: Path, step: int) -> None:
     refresh_tokens: set[str] = set()
-    for credentials in kill_at_each_line(tmp_path, "again"):
+    for credentials in kill_at_lines(tmp_path, "again", step).values():
         assert credentials.tokens is not None
         assert credentials.tokens.refresh_token is not None
         assert credentials.client is not None
@@ -81,21 +94,13 @@ def test_a_writer_killed_during_a_repeated_login_keeps_a_session(tmp_path: Path)
     assert refresh_tokens == {"refresh-0", "refresh-1"}
 
 
-def test_deleting_removes_what_a_killed_writer_left(tmp_path: Path) -> None:
-    lines = len(kill_at_each_line(tmp_path, "from elsewhere"))
-    homes = [tmp_path / str(line) / "mcp-tokens" for line in range(1, lines + 1)]
-    assert any(name.suffix == ".tmp" for home in homes for name in home.iterdir())
-    for home in homes:
-        assert FileStore(home.parent).delete(KEY)
-        assert {path.name for path in home.iterdir()} <= {"notes.json.refresh.lock"}
-
-
-def test_a_hundred_killed_writers_leave_complete_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [20, pytest.param(100, marks=pytest.mark.soak)])
+def test_killed_writers_leave_complete_files(tmp_path: Path, times: int) -> None:
     store = FileStore(tmp_path)
-    worker = start_worker("kill", tmp_path, "100")
+    worker = start_worker("kill", tmp_path, str(times))
     assert worker.stdout is not None
     assert worker.stdin is not None
-    for _ in range(100):
+    for _ in range(times):
         output = int(worker.stdout.readline())
         # The store holds the generation that the worker printed, or the next one.
         assert generation_of(store.read(KEY).credentials) in {output, output + 1}

@@ -167,11 +167,14 @@ def die(home: Path, line: str, kind: str) -> None:
     sys.settrace(None)
 
 
-def die_everywhere(base: Path, kind: str) -> None:
-    """For each line, store generation 0 in a new home and kill a writer there; print the number of lines."""
+def die_everywhere(base: Path, kind: str, step: str) -> None:
+    """For each `step`-th line, store generation 0 in a new home and kill a writer there; print the last line.
+
+    The name of each home is the number of its line.
+    """
     line = 0
     while True:
-        line += 1
+        line += int(step)
         home = base / str(line)
         FileStore(home).save_login(KEY, build_old_and_new(kind)[0])
         child = os.fork()
@@ -179,7 +182,7 @@ def die_everywhere(base: Path, kind: str) -> None:
             die(home, str(line), kind)
             os._exit(0)
         if os.waitpid(child, 0)[1] == 0:
-            _print_line(str(line - 1))
+            _print_line(str(line - int(step)))
             return
 
 
