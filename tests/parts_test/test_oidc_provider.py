@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -14,17 +15,24 @@ from tests.parts.oidc_provider import FEATURES, OidcOptions, OidcProvider, run_o
 from tests.parts.protected_resource import serve_protected_resource
 from tests.service.helpers import wait_until
 
-pytestmark = pytest.mark.node
+pytestmark = [pytest.mark.node, pytest.mark.xdist_group("oidc-provider")]
 RESOURCE = "http://127.0.0.1:9/mcp"
 SCOPE = "mcp:tools offline_access"
+
+
+@pytest.fixture(scope="module")
+def op() -> Iterator[OidcProvider]:
+    """Run a provider with the default options for all tests that need no other. Each test has its client."""
+    with run_oidc_provider() as provider:
+        yield provider
 
 
 def query_parameters(url: str) -> dict[str, str]:
     return dict(parse_qsl(urlsplit(url).query))
 
 
-def test_metadata_has_what_the_mcp_specification_requires() -> None:
-    with run_oidc_provider() as op, register_oauth_client(op) as client:
+def test_metadata_has_what_the_mcp_specification_requires(op: OidcProvider) -> None:
+    with register_oauth_client(op) as client:
         assert client.metadata["issuer"] == op.issuer
         assert client.metadata["code_challenge_methods_supported"] == ["S256"]
         assert client.metadata["authorization_response_iss_parameter_supported"] is True
@@ -61,8 +69,8 @@ def test_failure_prints_the_provider_log(capfd: pytest.CaptureFixture[str]) -> N
     assert "POST /reg 201" in capfd.readouterr().err
 
 
-def test_public_client_registers_without_a_secret() -> None:
-    with run_oidc_provider() as op, register_oauth_client(op) as client:
+def test_public_client_registers_without_a_secret(op: OidcProvider) -> None:
+    with register_oauth_client(op) as client:
         answer = client.register(scope=SCOPE)
         document = answer.json()
         assert answer.status_code == 201
@@ -102,16 +110,16 @@ def test_client_without_the_ca_refuses_the_certificate() -> None:
         client.get(op.issuer)
 
 
-def test_denied_login_returns_access_denied() -> None:
-    with run_oidc_provider() as op, register_oauth_client(op) as client:
+def test_denied_login_returns_access_denied(op: OidcProvider) -> None:
+    with register_oauth_client(op) as client:
         redirect_url = deny_oidc(client.authorization_url(client.authorization_parameters(SCOPE, RESOURCE)))
         assert query_parameters(redirect_url)["error"] == "access_denied"
         assert query_parameters(redirect_url)["state"] == "the-state"
         assert query_parameters(redirect_url)["iss"] == op.issuer
 
 
-def test_native_client_may_use_any_loopback_port() -> None:
-    with run_oidc_provider() as op, register_oauth_client(op) as client:
+def test_native_client_may_use_any_loopback_port(op: OidcProvider) -> None:
+    with register_oauth_client(op) as client:
         other_redirect_uri = REDIRECT_URI.replace("8765", "8766")
         parameters = client.authorization_parameters(SCOPE, RESOURCE, redirect_uri=other_redirect_uri)
         redirect_url = approve_oidc(client.authorization_url(parameters))
@@ -119,16 +127,16 @@ def test_native_client_may_use_any_loopback_port() -> None:
         assert client.exchange_code(redirect_url, other_redirect_uri).status_code == 200
 
 
-def test_request_without_pkce_is_refused() -> None:
-    with run_oidc_provider() as op, register_oauth_client(op) as client:
+def test_request_without_pkce_is_refused(op: OidcProvider) -> None:
+    with register_oauth_client(op) as client:
         parameters = client.authorization_parameters(SCOPE, RESOURCE)
         del parameters["code_challenge"], parameters["code_challenge_method"]
         redirect_url = approve_oidc(client.authorization_url(parameters))
         assert query_parameters(redirect_url)["error"] == "invalid_request"
 
 
-def test_wrong_redirect_uri_shows_an_error_page() -> None:
-    with run_oidc_provider() as op, register_oauth_client(op) as client:
+def test_wrong_redirect_uri_shows_an_error_page(op: OidcProvider) -> None:
+    with register_oauth_client(op) as client:
         url = client.authorization_url(
             client.authorization_parameters(SCOPE, RESOURCE, redirect_uri="https://evil.example/")
         )
@@ -136,8 +144,8 @@ def test_wrong_redirect_uri_shows_an_error_page() -> None:
             approve_oidc(url)
 
 
-def test_refresh_token_rotates_and_reuse_revokes_the_grant() -> None:
-    with run_oidc_provider() as op, register_oauth_client(op) as client:
+def test_refresh_token_rotates_and_reuse_revokes_the_grant(op: OidcProvider) -> None:
+    with register_oauth_client(op) as client:
         url = client.authorization_url(client.authorization_parameters(SCOPE, RESOURCE))
         first = client.exchange_code(approve_oidc(url)).json()
         second = client.request_token("refresh_token", refresh_token=first["refresh_token"]).json()
@@ -147,8 +155,8 @@ def test_refresh_token_rotates_and_reuse_revokes_the_grant() -> None:
             assert (response.status_code, response.json()["error"]) == (400, "invalid_grant")
 
 
-def test_pushed_request_returns_a_usable_request_uri() -> None:
-    with run_oidc_provider() as op, register_oauth_client(op) as client:
+def test_pushed_request_returns_a_usable_request_uri(op: OidcProvider) -> None:
+    with register_oauth_client(op) as client:
         parameters = client.authorization_parameters(SCOPE, RESOURCE)
         pushed = client.http.post(client.endpoint("pushed_authorization_request"), data=parameters)
         assert pushed.status_code == 201
@@ -168,8 +176,8 @@ def test_plain_request_is_refused_if_pushed_requests_are_required() -> None:
 
 
 @pytest.mark.parametrize("complete", [True, False], ids=["link", "typed"])
-def test_device_is_approved_by_link_or_by_typed_code(complete: bool) -> None:  # noqa: FBT001
-    with run_oidc_provider() as op, register_oauth_client(op) as client:
+def test_device_is_approved_by_link_or_by_typed_code(op: OidcProvider, complete: bool) -> None:  # noqa: FBT001
+    with register_oauth_client(op) as client:
         form = {"client_id": client.client_id, "scope": SCOPE, "resource": RESOURCE}
         device = client.http.post(client.endpoint("device_authorization"), data=form).json()
         assert "interval" not in device
@@ -183,8 +191,8 @@ def test_device_is_approved_by_link_or_by_typed_code(complete: bool) -> None:  #
         assert (tokens["scope"], bool(tokens["refresh_token"])) == ("mcp:tools", True)
 
 
-def test_wrong_user_code_approves_nothing() -> None:
-    with run_oidc_provider() as op, pytest.raises(AssertionError, match="not approved"):
+def test_wrong_user_code_approves_nothing(op: OidcProvider) -> None:
+    with pytest.raises(AssertionError, match="not approved"):
         approve_device(f"{op.issuer}/device", "BBBB-BBBB")
 
 
