@@ -100,7 +100,7 @@ class ConnectClient:
 
 @contextmanager
 def connect(cli: Cli, *arguments: str, env: dict[str, str] | None = None) -> Iterator[ConnectClient]:
-    with cli.start("connect", *(arguments or ("demo", "--no-browser")), env=env, in_fork=True) as command:
+    with cli.start("connect", *(arguments or ("demo", "--no-browser")), env=env) as command:
         yield ConnectClient(command)
 
 
@@ -452,6 +452,8 @@ def test_messages_during_a_login_are_handled_and_the_end_of_input_ends_the_bridg
     log_in(cli, demo)
     with connect(cli, "demo", env=env) as client:
         client.initialize()
+        # The response shows that `initialized` has reached the server: it needs no login.
+        assert client.call() == "5"
         demo.authorization_server.ledger.revoke_everything()
         calls = [client.send("tools/call", ADD) for _ in range(3)]
         [page] = read_pages(record, 1)

@@ -29,6 +29,8 @@ PRELOADED_MODULES = (
     "hermes_mcp_auth_remote.service.start_login",
     "hermes_mcp_auth_remote.service.default",
 )
+# `serve` runs in the forks of a second server, because the library of Telegram takes long to import.
+SERVE_MODULES = (*PRELOADED_MODULES, "gateway_hooks.telegram.bot")
 TIMEOUT_SECONDS = 40
 
 
@@ -109,15 +111,16 @@ class Cli:
         return fork_client.can_fork_with({**self.env, **(env or {})})
 
     def _fork_command(self, arguments: tuple[str, ...], env: Mapping[str, str] | None) -> fork_client.Process:
+        modules = SERVE_MODULES if arguments[0] == "serve" else PRELOADED_MODULES
         return fork_client.Process(
-            fork_client.start_fork_server(PRELOADED_MODULES), (MODULE, *arguments), self.environ(env)
+            fork_client.start_fork_server(modules), (MODULE, *arguments), self.environ(env)
         )
 
     @contextmanager
     def start(
-        self, *arguments: str, env: Mapping[str, str] | None = None, in_fork: bool = False
+        self, *arguments: str, env: Mapping[str, str] | None = None, in_fork: bool = True
     ) -> Iterator[RunningCommand]:
-        """Start a command, in a new interpreter unless `in_fork` is set. Kill it when the block ends."""
+        """Start a command, in a fork as `run` does if `in_fork` is set. Kill it when the block ends."""
         process = (
             # fork_client.Process has the members that `RunningCommand` uses.
             cast("subprocess.Popen[bytes]", self._fork_command(arguments, env))
@@ -212,7 +215,7 @@ def log_in(cli: Cli, demo: Demo, *arguments: str) -> CommandResult:
     """Log in with a paste and `--json`, as a program does."""
     from tests.consent_form import approve
 
-    with cli.start("login", *(arguments or ("demo",)), "--json", in_fork=True) as login:
+    with cli.start("login", *(arguments or ("demo",)), "--json") as login:
         url = login.read_event()["authorization_url"]
         login.send(approve(url) + "\n")
         result = login.wait_for_exit()

@@ -117,7 +117,7 @@ def use_machine_grant(cli: Cli, demo: Demo) -> None:
 
 def run_command(cli: Cli, arguments: list[str], stdin: str) -> tuple[int | None, str]:
     """Run a command until it ends or shows a login; return its exit code (None: a login) and its errors."""
-    with cli.start(*arguments, in_fork=True) as command:
+    with cli.start(*arguments) as command:
         command.send(stdin)
         assert command.process.stdin is not None
         command.process.stdin.close()

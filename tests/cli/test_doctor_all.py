@@ -64,7 +64,7 @@ def test_the_events_of_all_servers_end_with_a_summary(cli: Cli, demo: Demo) -> N
 def test_servers_that_never_respond_do_not_delay_the_others(cli: Cli, demo: Demo, silent_url: str) -> None:
     hanging = {f"hanging{number}": silent_url for number in range(5)}
     configure(cli, **hanging, demo=demo.mcp_url, other=demo.mcp_url.replace("/mcp", "/other/mcp"))
-    with cli.start("doctor", "--json", in_fork=True) as doctor:
+    with cli.start("doctor", "--json") as doctor:
         # The two other servers come first, although five servers before them are still silent.
         assert {doctor.read_event()["server"] for _ in range(2)} == {"demo", "other"}
 
@@ -76,7 +76,7 @@ def test_not_all_servers_are_examined_at_once(cli: Cli, demo: Demo, silent_url: 
     hanging = {f"hanging{number}": silent_url for number in range(MAX_CONCURRENT_EXAMINATIONS)}
     configure(cli, **hanging, demo=demo.mcp_url)
     gate = demo.authorization_server.hold("mcp")
-    with cli.start("doctor", "--json", in_fork=True):
+    with cli.start("doctor", "--json"):
         assert not gate.arrived.wait(1.5)
 
 

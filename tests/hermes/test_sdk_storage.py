@@ -132,7 +132,7 @@ def expire_access_token(home: Path) -> None:
 
 
 @covers("sdk-storage")
-@pytest.mark.parametrize("kind", ["storage", "shared"])
+@pytest.mark.parametrize("kind", ["storage", pytest.param("shared", marks=pytest.mark.soak)])
 def test_our_store_and_hermes_read_the_tokens_of_an_sdk_1_login(
     tmp_path: Path, demo: Demo, apps: list[SdkApp], kind: str
 ) -> None:

@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -97,6 +98,16 @@ class Process:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the exit and return the exit code; raises TimeoutExpired after `timeout` seconds."""
+        if self.returncode is None:
+            # The server closes the connection after the exit code, so the connection becomes readable even if
+            # the code has been received with the process id.
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("a fork", timeout or 0)
+            self.returncode = int(self._lines.readline())
+        return self.returncode
+
     def communicate(self, data: bytes | None = None) -> tuple[bytes, bytes]:
         """Write `data`, close standard input, wait; return standard output and standard error."""
         outputs: dict[str, bytes] = {}
@@ -116,11 +127,11 @@ class Process:
                 self.stdin.close()
         for reader in readers:
             reader.join()
-        if self.returncode is None:
-            self.returncode = int(self._lines.readline())
-            for file in (self.stdout, self.stderr, self._lines, self._connection):
-                if file is not None:
-                    file.close()
+        if not self._lines.closed:
+            self.wait()
+        for file in (self.stdout, self.stderr, self._lines, self._connection):
+            if file is not None:
+                file.close()
         return outputs.get("out", b""), outputs.get("err", b"")
 
 
