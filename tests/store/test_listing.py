@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import listing
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.files.key_changes import FileKeyChanges
+from hermes_mcp_auth_remote.store.files.private_files import has_directory
 from hermes_mcp_auth_remote.store.files.session_files import read_credentials
 from hermes_mcp_auth_remote.values import CredentialKey
 from tests.requirements import covers
@@ -55,6 +58,26 @@ def test_a_session_that_another_server_has_stored_is_an_error(store: FileStore) 
     assert isinstance(error, StoreUnsafe)
 
 
+# Hermes cuts a stem after 128 characters, so a stem may end with an underscore that no name has.
+@pytest.mark.parametrize("stem", ["notes_", "notes (1)", "zz~", "_a", "x" * 127 + "_"])
+@pytest.mark.parametrize("has_binding", [True, False])
+def test_a_copy_that_no_name_reaches_is_not_listed(
+    store: FileStore,
+    stem: str,
+    has_binding: bool,  # noqa: FBT001
+) -> None:
+    for suffix in (".json", *([".binding.json"] if has_binding else [])):
+        shutil.copy2(store.root / f"notes{suffix}", store.root / f"{stem}{suffix}")
+    keys = {KEY, OTHER}
+    assert {session.key for session in store.list_sessions()} == keys
+    assert {summary.key for summary in store.list_summaries()} == keys
+    assert FileKeyChanges(store).poll() == keys
+    # A page after the last key is empty, so a caller that reads pages comes to an end.
+    last_key = store.list_summaries()[-1].key
+    assert not store.list_summaries(after=last_key)
+    assert not store.list_sessions(after=last_key)
+
+
 @covers("store-contract")
 def test_a_session_that_changes_while_it_is_read_is_read_again(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
@@ -82,3 +105,20 @@ def test_a_session_that_is_deleted_while_it_is_read_is_left_out(
 
     monkeypatch.setattr(listing, "read_credentials", read_and_delete)
     assert [session.key for session in store.list_sessions()] == [OTHER]
+
+
+def test_a_folder_that_is_removed_while_it_is_listed_is_left_out(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = CredentialKey(KEY.server_name, "telegram:1")
+    store.save_login(user, build_credentials(key=user))
+    [folder] = (store.root / "owners").iterdir()
+
+    def check_and_remove(path: str) -> bool:
+        exists = has_directory(path)
+        if Path(path) == folder:
+            shutil.rmtree(folder)
+        return exists
+
+    monkeypatch.setattr(listing, "has_directory", check_and_remove)
+    assert [session.key for session in store.list_sessions()] == [KEY, OTHER]

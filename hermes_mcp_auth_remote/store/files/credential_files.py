@@ -383,8 +383,11 @@ class FileStore:
         failure = None if tokens is None else self.refresh_failures.read(key, tokens)
         return due_session(key, stored, failure)
 
-    def key_for_stem(self, folder: str, stem: str, owner: Owner) -> CredentialKey:
-        """Return the key of the files with a stem; without a binding, the server's name is the stem."""
+    def key_for_stem(self, folder: str, stem: str, owner: Owner) -> CredentialKey | None:
+        """Return the key of the files with a stem; without a binding, the server's name is the stem.
+
+        Returns None if that name has other files, such as for the copy `notes (1).json`.
+        """
         try:
             document = read_document(f"{folder}{os.sep}{stem}{BINDING}")
         except StoreError:
@@ -392,7 +395,7 @@ class FileStore:
         server_name = (document or {}).get("server")
         if not isinstance(server_name, str) or file_stem(server_name) != stem:
             server_name = stem
-        return CredentialKey(server_name, owner)
+        return CredentialKey(server_name, owner) if file_stem(server_name) == stem else None
 
     def glance(self, key: CredentialKey) -> Version | Unknown | None:
         """Return the version of the tokens file by two stats; UNKNOWN if a login is half stored."""

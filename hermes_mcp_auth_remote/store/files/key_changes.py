@@ -41,8 +41,8 @@ class KeyFiles(Protocol):
         """Read the credentials of a key; completes or rolls back a half-stored login."""
         ...
 
-    def key_for_stem(self, folder: str, stem: str, owner: Owner) -> CredentialKey:
-        """Return the key of the files with a stem."""
+    def key_for_stem(self, folder: str, stem: str, owner: Owner) -> CredentialKey | None:
+        """Return the key of the files with a stem, None if no key has these files."""
         ...
 
 
@@ -125,8 +125,10 @@ class FileKeyChanges:
                 continue
             if (previous_key := folder.keys.pop(stem, None)) is not None:
                 self._changed.add(previous_key)
-            if stem in scan.stems_with_tokens:
-                key = folder.keys[stem] = self._store.key_for_stem(path, stem, folder.owner)
+            if stem not in scan.stems_with_tokens:
+                continue
+            if (key := self._store.key_for_stem(path, stem, folder.owner)) is not None:
+                folder.keys[stem] = key
                 self._changed.add(key)
         folder.files = scan.files
 

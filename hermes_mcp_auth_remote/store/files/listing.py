@@ -60,8 +60,8 @@ class SessionFiles(Protocol):
         """Return what is stored for a key."""
         ...
 
-    def key_for_stem(self, folder: str, stem: str, owner: Owner) -> CredentialKey:
-        """Return the key of the files with a stem."""
+    def key_for_stem(self, folder: str, stem: str, owner: Owner) -> CredentialKey | None:
+        """Return the key of the files with a stem, None if no key has these files."""
         ...
 
     def complete_login(self, key: CredentialKey) -> None:
@@ -141,8 +141,8 @@ class SessionListing:
             status = os.lstat(path)
             # Compare the size first: reading each file would cost more.
             if status.st_size != len(BLANK) or not is_blank(path):
-                version = FileVersion.of(status).encode()
-                return Summary(self._store.key_for_stem(folder, stem, owner), version)
+                key = self._store.key_for_stem(folder, stem, owner)
+                return None if key is None else Summary(key, FileVersion.of(status).encode())
         return None
 
     def _read_session(
@@ -190,9 +190,8 @@ class SessionListing:
             return None
         if not is_same or os.path.lexists(f"{folder}{os.sep}.{stem}{COMMIT_RECORD}"):
             return None
-        if server_name is None:
-            server_name = stem
-        elif file_stem(server_name) != stem:
+        server_name = stem if server_name is None else server_name
+        if file_stem(server_name) != stem:
             return None
         key = CredentialKey(server_name, owner)
         failure, refusal = None, None
@@ -204,8 +203,10 @@ class SessionListing:
 
 
 def _list_names(folder: str) -> list[str]:
-    """Return the names in a folder, sorted; raises StoreUnwritable."""
+    """Return the names in a folder, sorted; raises StoreUnwritable. A folder that was removed has none."""
     try:
         return sorted(os.listdir(folder))  # noqa: PTH208  Path objects cost more than the call
+    except FileNotFoundError:
+        return []
     except OSError as error:
         raise StoreUnwritable(f"{folder} cannot be read: {error.strerror}.") from error
