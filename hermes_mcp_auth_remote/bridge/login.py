@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hermes_mcp_auth_remote.commands import finish_command
-from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, LoginNotFound, McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.service import AuthService
@@ -136,13 +136,23 @@ class ClientLogin:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     async def start(self, error: AuthorizationRequired) -> Login | None:
-        """Return the login that waits, or start one; None if the redirect could not reach this process."""
+        """Return the login that is not over, or start one; None if the redirect could not reach this process.
+
+        Raises as `AuthService.start_login` does.
+        """
         async with self._lock:
-            login = self._login
-            if login is not None and (await self.service.login(login.id)).status == "waiting":
-                return login
+            # Without its listener, a login whose code is being exchanged would fail.
+            if self._login is not None and not await self._is_over(self._login):
+                return self._login
             await self.close()
             return await self._start(error)
+
+    async def _is_over(self, login: Login) -> bool:
+        try:
+            return (await self.service.login(login.id)).is_over
+        except LoginNotFound:
+            # The next login of any process deletes the records of old logins.
+            return True
 
     async def _start(self, error: AuthorizationRequired) -> Login | None:
         answers = LoginAnswers(self.service, LogScreen(self.server.name), self.server)
@@ -150,15 +160,14 @@ class ClientLogin:
         login, listener = await start_login_with_listener(
             answers, self.service, self.server, self.owner, challenge=challenge, flow="auto"
         )
-        if login.device_authorization is not None and listener is not None:
-            # In the device flow no redirect comes.
-            await listener.close()
-            listener = None
-        elif listener is None and login.device_authorization is None:
+        if listener is None and login.device_authorization is None:
             await self.service.cancel(login.id)
             return None
         self._login, self._listener = login, listener
-        if listener is not None:
+        if login.device_authorization is not None:
+            # In the device flow no redirect comes.
+            await self.close()
+        elif listener is not None:
             task = asyncio.create_task(self._close_at_end(login, listener))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -173,7 +182,8 @@ class ClientLogin:
     async def wait(self) -> None:
         """Wait until the login that `start` returned is over."""
         if self._login is not None:
-            await self.service.wait_for_login(self._login.id)
+            with contextlib.suppress(LoginNotFound):
+                await self.service.wait_for_login(self._login.id)
 
     async def cancel(self) -> None:
         """Cancel the login that `start` returned: its user declined it."""

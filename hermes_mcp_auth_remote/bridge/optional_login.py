@@ -26,10 +26,10 @@ class OptionalLogin:
     def __init__(self, session: Session, probe: Callable[[], Awaitable[Challenge | None]]) -> None:
         self._session = session
         self._probe = probe
-        # None until the first probe.
+        # None until a probe has succeeded.
         self._is_open: bool | None = None
-        # Calls at the same time share one probe.
-        self._lock = asyncio.Lock()
+        # Calls at the same time share one probe, also if it fails: a server may let each probe wait.
+        self._probe_task: asyncio.Task[None] | None = None
 
     @property
     def server(self) -> Server:
@@ -52,12 +52,17 @@ class OptionalLogin:
         """
         if self._session.has_tokens():
             return await self._session.header()
-        async with self._lock:
-            if self._is_open is None:
-                # If the probe fails, the login reports what is wrong.
-                with suppress(McpAuthError):
-                    self._is_open = await self._probe() is None
+        if self._is_open is None:
+            if self._probe_task is None or self._probe_task.done():
+                self._probe_task = asyncio.create_task(self._run_probe())
+            # The other calls need the probe if this one is cancelled.
+            await asyncio.shield(self._probe_task)
         return "" if self._is_open else await self._session.header()
+
+    async def _run_probe(self) -> None:
+        # If the probe fails, the login reports what is wrong.
+        with suppress(McpAuthError):
+            self._is_open = await self._probe() is None
 
     def header_blocking(self) -> str:
         """Do what `Session.header_blocking` does. The bridge has an event loop and never calls it."""

@@ -317,6 +317,8 @@ class Relay:
         while self._initialize is not None:
             await asyncio.sleep(LOGIN_CHECK_SECONDS)
             with contextlib.suppress(McpAuthError, TransportError):
+                # Send the server no request as long as the login is missing: it would refuse each one.
+                await self._options.authorization()
                 await self._connect()
 
     async def _connect(self) -> bool:

@@ -127,8 +127,10 @@ class Session:
         return _run_blocking(lambda: self.handle_challenge(secret_header, status, www_authenticate))
 
     def has_tokens(self) -> bool:
-        """True if tokens are stored or in memory, also ones that have expired; never waits."""
-        return self._cached_token is not _NO_TOKEN or self._tokens.glance() is not None
+        """True if tokens are stored or could not be stored, also ones that have expired; never waits."""
+        token = self._cached_token
+        # Tokens in memory with a version were stored, so a logout has deleted them if no tokens are stored.
+        return self._tokens.glance() is not None or (token is not _NO_TOKEN and token.version is None)
 
     def report_retry(self, header: str, *, is_accepted: bool) -> None:
         """Record whether the server has accepted the header that replaced a refused one; never waits.

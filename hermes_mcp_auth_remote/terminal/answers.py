@@ -220,6 +220,8 @@ class LoginAnswers:
     def _fail(self, error: Exception) -> None:
         if not self._result.done():
             self._result.set_exception(error)
+            # Retrieve the exception: the bridge does not wait for the result, and asyncio would log it.
+            self._result.exception()
 
     async def _watch_login(self, login: Login) -> None:
         """Wait until the login ends: by another process, by its timeout, or by Ctrl-D."""

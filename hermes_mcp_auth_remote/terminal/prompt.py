@@ -125,18 +125,22 @@ async def start_login_with_listener(
             # Another process uses the port, perhaps another login.
             redirect_uri = service.new_redirect_uri(server)
             listener = await open_listener(answers, redirect_uri)
+    login: Login | None = None
     try:
         login = answers.login = await service.start_login(
             server, TERMINAL_ORIGIN, owner=owner, redirect_uri=redirect_uri, challenge=challenge, flow=flow
         )
+        if listener is not None and login.request.redirect_uri != listener.redirect_uri:
+            # The authorization server accepts only another spelling of the loopback host.
+            await listener.close()
+            listener = await open_listener(answers, login.request.redirect_uri)
     except BaseException:
         if listener is not None:
             await listener.close()
+        if login is not None:
+            with contextlib.suppress(McpAuthError):
+                await service.cancel(login.id)
         raise
-    if listener is not None and login.request.redirect_uri != listener.redirect_uri:
-        # The authorization server accepts only another spelling of the loopback host.
-        await listener.close()
-        listener = await open_listener(answers, login.request.redirect_uri)
     return login, listener
 
 

@@ -1,0 +1,226 @@
+"""The logins of the bridge: when it asks for one, and how it ends. In this process, without a client."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import urllib.request
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+import pytest
+
+from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
+from hermes_mcp_auth_remote.bridge import relay
+from hermes_mcp_auth_remote.bridge.login import ClientLogin
+from hermes_mcp_auth_remote.bridge.optional_login import OptionalLogin
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, Unreachable
+from hermes_mcp_auth_remote.login import Login, apply_event
+from hermes_mcp_auth_remote.oauth.challenge import Challenge
+from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.terminal import prompt
+from hermes_mcp_auth_remote.terminal.answers import LoginAnswers, open_listener
+from hermes_mcp_auth_remote.terminal.loopback import Listener
+from hermes_mcp_auth_remote.values import Server
+from tests.bridge.client import McpHandler, run_bridge, run_in_loop
+from tests.bridge.raw_server import Reply, Request, serve
+from tests.consent_form import approve, deny
+from tests.parts.authorization_server import Demo
+from tests.requirements import covers
+from tests.store.builders import KEY, build_credentials
+
+SERVER = Server(KEY.server_name, "https://notes.example/mcp")
+Work = Callable[[ClientLogin], Coroutine[Any, Any, None]]
+
+
+def run_with_client_login(home: Path, url: str, work: Work) -> list[str]:
+    """Run `work` with the logins that a client shows; return the messages of asyncio's exception handler."""
+    messages: list[str] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: messages.append(context["message"])
+        )
+        client_login = ClientLogin(AuthService(home), Server("demo", url), None)
+        try:
+            await work(client_login)
+        finally:
+            await client_login.close()
+
+    asyncio.run(main())
+    # asyncio reports an exception that no caller retrieved when its future is deleted.
+    gc.collect()
+    return messages
+
+
+async def start(client_login: ClientLogin) -> Login:
+    login = await client_login.start(AuthorizationRequired("demo"))
+    assert login is not None
+    return login
+
+
+def follow(redirect: str) -> None:
+    with suppress(HTTPError), urllib.request.urlopen(redirect, timeout=10):
+        """The page does not matter."""
+
+
+@covers("bridge-login")
+def test_after_the_record_of_an_old_login_is_deleted_the_next_call_starts_a_login(
+    tmp_path: Path, demo: Demo
+) -> None:
+    async def work(client_login: ClientLogin) -> None:
+        first = await start(client_login)
+        await client_login.service.cancel(first.id)
+        (tmp_path / "mcp-tokens" / "logins" / f"{first.id}.json").unlink()
+        # A client may repeat its request after the user has accepted.
+        await client_login.wait()
+        second = await start(client_login)
+        assert second.id != first.id
+
+    run_with_client_login(tmp_path, demo.mcp_url, work)
+
+
+@covers("bridge-login")
+def test_a_call_during_the_exchange_of_the_code_starts_no_second_login(tmp_path: Path, demo: Demo) -> None:
+    async def work(client_login: ClientLogin) -> None:
+        login, logins = await start(client_login), FileStore(tmp_path).logins
+        logins.change(login.id, lambda it: apply_event(it, "claim"))
+        assert (await start(client_login)).id == login.id
+        logins.change(login.id, lambda it: apply_event(it, "release"))
+        # The listener still receives the redirect.
+        await asyncio.to_thread(follow, await asyncio.to_thread(approve, login.authorization_url))
+        assert (await client_login.service.wait_for_login(login.id)).status == "done"
+
+    run_with_client_login(tmp_path, demo.mcp_url, work)
+
+
+def test_a_failed_login_is_no_unhandled_exception(tmp_path: Path, demo: Demo) -> None:
+    async def work(client_login: ClientLogin) -> None:
+        login = await start(client_login)
+        await asyncio.to_thread(follow, await asyncio.to_thread(deny, login.authorization_url))
+        assert (await client_login.service.wait_for_login(login.id)).status == "failed"
+
+    assert run_with_client_login(tmp_path, demo.mcp_url, work) == []
+
+
+@covers("bridge-login")
+def test_if_the_start_is_cancelled_late_neither_listener_nor_login_remain(
+    tmp_path: Path, demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listeners: list[Listener] = []
+
+    async def open_or_cancel(answers: LoginAnswers, redirect_uri: str) -> Listener | None:
+        if answers.login is not None:
+            raise asyncio.CancelledError
+        listener = await open_listener(answers, redirect_uri)
+        assert listener is not None
+        listeners.append(listener)
+        return listener
+
+    async def work(client_login: ClientLogin) -> None:
+        start_login = client_login.service.start_login
+
+        async def start_with_other_host(*args: Any, **options: Any) -> Login:
+            login = await start_login(*args, **options)
+            uri = login.request.redirect_uri.replace("127.0.0.1", "localhost")
+            return replace(login, request=replace(login.request, redirect_uri=uri))
+
+        monkeypatch.setattr(prompt, "open_listener", open_or_cancel)
+        monkeypatch.setattr(client_login.service, "start_login", start_with_other_host)
+        with pytest.raises(asyncio.CancelledError):
+            await start(client_login)
+        assert await client_login.service.waiting_logins() == []
+        [listener] = listeners
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", listener.port)
+
+    run_with_client_login(tmp_path, demo.mcp_url, work)
+
+
+@covers("bridge-optional-login")
+def test_calls_at_the_same_time_share_a_failed_probe(tmp_path: Path) -> None:
+    async def main() -> None:
+        probes, can_fail = 0, asyncio.Event()
+
+        async def probe() -> Challenge | None:
+            nonlocal probes
+            probes += 1
+            await can_fail.wait()
+            raise Unreachable("notes.example does not respond.")
+
+        session = OptionalLogin(AuthService(tmp_path).session(SERVER), probe)
+        tasks = [asyncio.create_task(session.header()) for _ in range(5)]
+        await asyncio.sleep(0)
+        # The first call started the probe, and the others need it.
+        tasks[0].cancel()
+        await asyncio.sleep(0)
+        can_fail.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(results[0], asyncio.CancelledError)
+        assert all(isinstance(result, AuthorizationRequired) for result in results[1:])
+        assert probes == 1
+        with pytest.raises(AuthorizationRequired):
+            await session.header()
+        assert probes == 2
+
+    asyncio.run(main())
+
+
+@covers("bridge-optional-login")
+@run_in_loop
+async def test_while_the_login_is_missing_the_bridge_sends_no_requests_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "LOGIN_CHECK_SECONDS", 0)
+    handler, checks, has_checked_often = McpHandler(), 0, asyncio.Event()
+
+    async def accept_only_the_probe(request: Request, reply: Reply) -> None:
+        if len(handler.received("initialize")) == 1:
+            await reply.result(request, {"protocolVersion": "2025-11-25", "capabilities": {}})
+        else:
+            await reply.send(401, WWW_Authenticate="Bearer")
+
+    handler.methods["initialize"] = accept_only_the_probe
+    async with serve(handler) as url:
+        service, server = AuthService(tmp_path), Server("demo", url)
+        session = service.session(server)
+
+        async def authorization() -> str:
+            nonlocal checks
+            checks += 1
+            if checks == 20:
+                has_checked_often.set()
+            return await session.header()
+
+        auth = McpAuth(OptionalLogin(session, partial(service.probe, server)))
+        options = {"client_login": ClientLogin(service, server, None), "authorization": authorization}
+        async with run_bridge(url, auth=auth, **options) as client:
+            assert "needs a login" in (await client.initialize())["result"]["instructions"]
+            await has_checked_often.wait()
+            assert len(handler.requests) == 2
+
+
+@covers("bridge-optional-login")
+def test_requests_after_a_logout_have_no_token_if_the_server_demands_none(tmp_path: Path) -> None:
+    async def main() -> None:
+        async def probe() -> Challenge | None:
+            return None
+
+        store, credentials = FileStore(tmp_path), build_credentials()
+        assert credentials.tokens is not None
+        credentials = replace(credentials, tokens=replace(credentials.tokens, expires_at=None))
+        session = OptionalLogin(AuthService(tmp_path).session(SERVER), probe)
+        for _ in range(2):
+            assert await session.header() == ""
+            # Another process logs in and out.
+            store.save_login(KEY, credentials)
+            assert await session.header() == "Bearer access-0"
+            store.delete(KEY)
+
+    asyncio.run(main())
