@@ -86,7 +86,10 @@ class DiscordArgumentFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Replace the record's arguments; always return True."""
-        if record.args and not isinstance(record.args, Mapping):
+        if isinstance(record.args, Mapping):
+            # The mapping is the record's only argument, such as a frame, or contains the arguments by name.
+            record.args = {**dict.fromkeys(record.args, "…"), **harmless_members(record.args)}
+        elif record.args:
             record.args = tuple(harmless_value(argument) for argument in record.args)
         return True
 
@@ -106,10 +109,14 @@ def harmless_value(value: object) -> object:
     if isinstance(value, str) and value.startswith(("https://", "http://", "wss://", "ws://", "/")):
         return _INTERACTION_TOKEN.sub(r"\1…", value.partition("?")[0])
     if isinstance(value, Mapping):
-        members = cast("Mapping[str, object]", value)
-        return {name: harmless_value(members[name]) for name in ("op", "t", "s") if name in members}
+        return harmless_members(cast("Mapping[str, object]", value))
     text = str(value)
     return text if _PLAIN_WORD.fullmatch(text) else "…"
+
+
+def harmless_members(frame: Mapping[str, object]) -> dict[str, object]:
+    """Return the members of a frame that contain no secret: operation, type and number."""
+    return {name: harmless_value(frame[name]) for name in ("op", "t", "s") if name in frame}
 
 
 _SECRET_FILTER = SecretFilter()

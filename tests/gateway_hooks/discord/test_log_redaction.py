@@ -109,6 +109,21 @@ def test_harmless_value(value: object, expected: object) -> None:
     assert harmless_value(value) == expected
 
 
+@covers("discord-log")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("Sent %s.", "Sent {'op': 2, 'd': '…', 'content': '…'}."), ("Sent %(op)s %(content)s.", "Sent 2 ….")],
+)
+def test_a_mapping_as_the_only_argument_is_redacted(
+    caplog: pytest.LogCaptureFixture, text: str, expected: str
+) -> None:
+    redact_discord_logs()
+    with caplog.at_level(logging.DEBUG):
+        frame = {"op": 2, "d": {"token": "v0ice"}, "content": "an-answer"}
+        logging.getLogger("discord.gateway").debug(text, frame)
+    assert [record.getMessage() for record in caplog.records] == [expected]
+
+
 def test_lines_about_missing_voice_libraries_reach_no_operator(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
