@@ -14,7 +14,7 @@ import contextlib
 import sys
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Protocol
 from weakref import WeakSet
@@ -267,8 +267,9 @@ class PollScheduler:
     def _has_free_step(self) -> bool:
         return len(self._tasks) - len(self._slow_jobs) < MAX_RUNNING_STEPS
 
-    def _start_task(self, awaitable: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(awaitable)
+    def _start_task(self, work: Coroutine[object, object, None]) -> None:
+        # An empty context: the context variables of a caller must not reach the steps of other jobs.
+        task = asyncio.get_running_loop().create_task(work, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._on_task_done)
 

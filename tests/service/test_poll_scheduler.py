@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextvars import ContextVar
 
 import pytest
 
@@ -263,3 +264,31 @@ def test_close_starts_no_more_steps_and_waits_for_those_in_flight() -> None:
     # `close` has waited for the step, and no other one has started.
     assert job_runner.idles.acquire(blocking=False)
     assert job_runner.steps == ["login"]
+
+
+def test_no_work_of_the_scheduler_has_the_context_variables_of_a_caller() -> None:
+    caller = ContextVar[str | None]("caller", default=None)
+    callers: list[str | None] = []
+    has_run, is_released = threading.Event(), threading.Event()
+
+    class JobRunner(RecordingJobRunner):
+        async def run_step(self, job: Job) -> float | None:
+            # Without an `await`, the job waits for its timer when the caller unsubscribes.
+            callers.append(caller.get())
+            has_run.set()
+            return 3600.0
+
+        async def release_job(self, job: Job) -> None:
+            callers.append(caller.get())
+            is_released.set()
+
+    scheduler, on_done = PollScheduler(JobRunner()), OutcomeRecorder().callback_for("a")
+    token = caller.set("Ada")
+    try:
+        scheduler.subscribe("a", "server", on_done)
+        assert has_run.wait(SECONDS)
+        scheduler.unsubscribe("a", on_done)
+        assert is_released.wait(SECONDS)
+    finally:
+        caller.reset(token)
+    assert callers == [None, None]
