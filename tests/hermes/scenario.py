@@ -56,11 +56,13 @@ ALLOWED_USERS = range(OPERATOR_ID, 200)
 _group_numbers = count(1001)
 
 # Parameters of a gateway's fixture: the real Hermes, and (in another group) the stand-in for a later version.
-LAYOUTS = ("0.19", pytest.param("0.21", marks=pytest.mark.xdist_group("hermes-layout-021")))
+_REAL = pytest.param("0.19", marks=pytest.mark.real_hermes)
+_STAND_IN_GROUP = pytest.mark.xdist_group("hermes-layout-021")
+LAYOUTS = (_REAL, pytest.param("0.21", marks=_STAND_IN_GROUP))
 # For modules whose tests depend little on the layout: only the long variants run with the stand-in.
 LAYOUTS_WITH_SOAK = (
-    "0.19",
-    pytest.param("0.21", marks=[pytest.mark.xdist_group("hermes-layout-021"), pytest.mark.soak]),
+    _REAL,
+    pytest.param("0.21", marks=[_STAND_IN_GROUP, pytest.mark.soak]),
 )
 
 

@@ -121,7 +121,14 @@ def log_in_from_a_chat(installation: HermesInstallation, layout: str) -> None:
     "method",
     [
         # Each test installs a Hermes and runs its gateway.
-        pytest.param(method, id=name, marks=pytest.mark.soak if number else ())
+        pytest.param(
+            method,
+            id=name,
+            marks=[
+                *([pytest.mark.soak] if number else []),
+                *([pytest.mark.real_hermes] if method.layout == "0.19" else []),
+            ],
+        )
         for number, (name, method) in enumerate(METHODS.items())
     ],
 )

@@ -16,7 +16,7 @@ from tests.consent_form import approve
 from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.store.builders import ROOT
 
-pytestmark = pytest.mark.hermes
+pytestmark = [pytest.mark.hermes, pytest.mark.real_hermes]
 
 PYTHON = ROOT / ".venvs" / "hermes" / "bin" / "python"
 

@@ -15,7 +15,7 @@ from tests.hermes.scenario import SECONDS, SharedTelegramGateway, run_shared_gat
 from tests.parts.hermes_gateway import MAIN, PYTHON
 from tests.requirements import covers
 
-pytestmark = [pytest.mark.hermes, pytest.mark.xdist_group("hermes-terminal")]
+pytestmark = [pytest.mark.hermes, pytest.mark.real_hermes, pytest.mark.xdist_group("hermes-terminal")]
 
 
 @pytest.fixture(scope="module")

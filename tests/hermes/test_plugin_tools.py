@@ -23,7 +23,7 @@ from tests.parts.fake_model import ToolCall
 from tests.requirements import covers
 from tests.service.helpers import read_credential_files
 
-pytestmark = [pytest.mark.hermes, pytest.mark.xdist_group("hermes-tools")]
+pytestmark = [pytest.mark.hermes, pytest.mark.real_hermes, pytest.mark.xdist_group("hermes-tools")]
 
 PARKED_TEXT = "parking"
 PARK_SECONDS = 120.0

@@ -22,7 +22,7 @@ from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.requirements import covers
 from tests.store.builders import ROOT
 
-pytestmark = pytest.mark.hermes
+pytestmark = [pytest.mark.hermes, pytest.mark.real_hermes]
 
 PYTHON = ROOT / ".venvs" / "hermes" / "bin" / "python"
 

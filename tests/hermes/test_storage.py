@@ -14,7 +14,7 @@ from hermes_mcp_auth_remote.values import CredentialKey, Secret
 from tests.hermes.storage_process import HermesStorage, run_hermes_storage
 from tests.store.builders import KEY, NOW, REDIRECT_URI, build_credentials, keys_of
 
-pytestmark = [pytest.mark.hermes, pytest.mark.xdist_group("hermes-storage")]
+pytestmark = [pytest.mark.hermes, pytest.mark.real_hermes, pytest.mark.xdist_group("hermes-storage")]
 
 WRITE_SCRIPT = """
 asyncio.run(storage.set_client_info(OAuthClientInformationFull(
