@@ -317,9 +317,9 @@ FAULTS_DURING_REFRESH = (
     "store.files.credential_files.FileStore.save_tokens",
     "store.files.credential_files.encode_document",
     "store.files.credential_files.write_private",
-    "store.files.credential_files.read_tokens",
-    "store.files.credential_files.decode_document",
-    "store.files.credential_files.read_client",
+    "store.files.session_files.read_tokens",
+    "store.files.session_files.decode_document",
+    "store.files.session_files.read_client",
     "service.unsaved_tokens._access_token_of",
 )
 
@@ -368,9 +368,9 @@ def test_an_error_at_a_logout_or_while_reading_credentials_leaks_nothing(
             inject_error(patch, trackers, function_path)
             assert trackers.find_leaks(catch_error(service.logout(secret_server))) == []
     for function_path in (
-        "store.files.credential_files.read_tokens",
-        "store.files.credential_files.decode_document",
-        "store.files.credential_files.reconcile",
+        "store.files.session_files.read_tokens",
+        "store.files.session_files.decode_document",
+        "store.files.session_files.reconcile",
     ):
         with monkeypatch.context() as patch:
             inject_error(patch, trackers, function_path)
