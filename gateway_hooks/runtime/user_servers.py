@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 
@@ -93,24 +93,25 @@ class UserServers:
     def find_at(self, url: str) -> Server | None:
         """Return the configured or stored server at an address, None if there is none.
 
-        Raises StoreError, and ConfigError if several configured servers have the address.
+        Of several servers with the address, it chooses as a command does (`server_lookup.names_meant`), among
+        the servers that the owner's users may see. Raises StoreError, and ConfigError if it cannot choose.
         """
-        servers = list[Server]()
-        for name in self._configured.names():
-            with contextlib.suppress(McpAuthError):
-                server = self._configured.find(name)
-                if is_same_address(server.url, url):
-                    servers.append(server)
-        if len(servers) > 1:
-            names = ", ".join(server.name for server in servers)
-            raise ConfigError("Several servers have this address.", f"Use one of their names: {names}.")
-        if servers:
-            return servers[0]
-        for server in {**self._recent_servers(), **self._stored_servers()}.values():
-            if is_same_address(server.url, url):
-                # From now on the entry belongs to the chat, also if a terminal has created it.
-                return replace(server, is_public_only=True)
-        return None
+        configured_servers = _servers_at(url, self._configured_servers())
+        stored_servers = _servers_at(url, self._stored_servers())
+        if not configured_servers and not stored_servers:
+            stored_servers = _servers_at(url, self._recent_servers())
+        names = self._service.blocking.names_meant(configured_servers, stored_servers, self._owner)
+        if len(names) > 1:
+            raise ConfigError(
+                "Several servers have this address.", f"Use one of their names: {', '.join(names)}."
+            )
+        if not names:
+            return None
+        [name] = names
+        if name in stored_servers:
+            # From now on the entry belongs to the chat, also if a terminal has created it.
+            return replace(stored_servers[name], is_public_only=True)
+        return configured_servers[name]
 
     def new_server(self, url: str) -> Server:
         """Return a server at an address that no entry has, which `safe_url` has checked.
@@ -131,6 +132,14 @@ class UserServers:
             file_stem(name) for name in (*self._recent_servers(), *self._stored_servers())
         }
         return Server(_name_for(url, known_stems), url, is_public_only=True)
+
+    def _configured_servers(self) -> dict[str, Server]:
+        """Return the configured servers with a valid entry, by name."""
+        servers = dict[str, Server]()
+        for name in self._configured.names():
+            with contextlib.suppress(McpAuthError):
+                servers[name] = self._configured.find(name)
+        return servers
 
     def _recent_servers(self) -> dict[str, Server]:
         """Return the servers of recent logins that no configured server has replaced since, by name."""
@@ -166,6 +175,10 @@ class UserServers:
         if isinstance(self._configured, ServerEntries):
             names = [*names, *self._configured.entry_names()]
         return {file_stem(name) for name in names}
+
+
+def _servers_at(url: str, servers: Mapping[str, Server]) -> dict[str, Server]:
+    return {name: server for name, server in servers.items() if is_same_address(server.url, url)}
 
 
 def stored_server(service: AuthService, name: str, owner: Owner) -> Server | None:

@@ -20,7 +20,7 @@ from hermes_mcp_auth_remote.oauth.authorization import select_resource
 from hermes_mcp_auth_remote.oauth.client import Client, client_from_document
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authorization_server_from_document
 from hermes_mcp_auth_remote.oauth.token import Tokens
-from hermes_mcp_auth_remote.oauth.urls import canonical_resource
+from hermes_mcp_auth_remote.oauth.urls import is_same_address
 from hermes_mcp_auth_remote.oauth.wire import format_scope, parse_scope
 from hermes_mcp_auth_remote.phrases import display_url
 from hermes_mcp_auth_remote.service import AuthService
@@ -81,9 +81,7 @@ class SharedTokenStorage:
         # A newly registered client, which is stored with its first tokens.
         self._registered_client: OAuthClientInformationFull | None = None
         binding = self._service.blocking.read_credentials(self.server, owner).binding
-        if binding is not None and canonical_resource(binding.server_url) != canonical_resource(
-            self.server.url
-        ):
+        if binding is not None and not is_same_address(binding.server_url, self.server.url):
             raise ConfigError(
                 f"The name {self.server.name} already belongs to {display_url(binding.server_url)}.",
                 "Give the new server another name in config.yaml.",

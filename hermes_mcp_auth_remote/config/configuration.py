@@ -20,9 +20,9 @@ from hermes_mcp_auth_remote.config.server_entry import (
     uses_oauth,
 )
 from hermes_mcp_auth_remote.config.server_names import check_server_name, find_spelling
-from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound, UnsafeUrl
+from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound
 from hermes_mcp_auth_remote.hermes_home import file_stem, join_identities
-from hermes_mcp_auth_remote.oauth.urls import canonical_resource
+from hermes_mcp_auth_remote.oauth.urls import is_same_address
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import Server
 
@@ -102,14 +102,13 @@ class Configuration:
         """Return the names of the entries with this address (`oauth.urls.is_same_address`).
 
         An entry that is disabled counts only if no other one has the address. Skips entries with an invalid
-        `url`. Raises ConfigError if the file cannot be read, UnsafeUrl for an invalid address.
+        `url`. Raises ConfigError if the file cannot be read.
         """
-        address = canonical_resource(url)
         names = [
             name
             for name, entry in self._entries.items()
-            if (other := read_address(name, entry, self.variables)) is not None
-            and canonical_resource(other) == address
+            if (address := read_address(name, entry, self.variables)) is not None
+            and is_same_address(address, url)
         ]
         enabled_names = [name for name in names if is_enabled(self._entries[name])]
         return tuple(enabled_names or names)
@@ -171,7 +170,7 @@ class Configuration:
         try:
             entry_names = self.names_at(name_or_url) if "://" in name_or_url else (name_or_url,)
             entry_name = self._find_entry(entry_names[0]) if len(entry_names) == 1 else None
-        except (ConfigError, UnsafeUrl):
+        except ConfigError:
             return ()
         if entry_name is None:
             return ()

@@ -202,7 +202,8 @@ def is_same_address(url: str, other_url: str) -> bool:
     so the queries are compared as text.
     """
     try:
-        return url == other_url or canonical_resource(url) == canonical_resource(other_url)
+        canonical_url = canonical_resource(url)
+        return url == other_url or canonical_url == canonical_resource(other_url)
     except UnsafeUrl:
         return False
 

@@ -6,10 +6,11 @@ methods of `AuthService` with the same names are for event loops.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from hermes_mcp_auth_remote.login import Connection, Login
-from hermes_mcp_auth_remote.oauth.urls import canonical_resource
+from hermes_mcp_auth_remote.oauth.urls import is_same_address
 from hermes_mcp_auth_remote.service.complete_login import LoginCompletion
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
 from hermes_mcp_auth_remote.service.redirect_uris import redirect_uri_for
@@ -96,7 +97,7 @@ class BlockingReader:
         binding = store.read(key).credentials.binding
         if server.config_files is None or binding is None or binding.config_files == server.config_files:
             return
-        if canonical_resource(binding.server_url) != canonical_resource(server.url):
+        if not is_same_address(binding.server_url, server.url):
             return
         if (lease := store.try_lease(key)) is not None:
             try:
@@ -135,6 +136,14 @@ class BlockingReader:
         from hermes_mcp_auth_remote.service.server_lookup import server_of_session  # noqa: PLC0415  as above
 
         return server_of_session(session, configuration, self._deps.store)
+
+    def names_meant(
+        self, configured_names: Collection[str], login_names: Collection[str], owner: Owner
+    ) -> tuple[str, ...]:
+        """Return the names of the servers that an address means (`server_lookup.names_meant`)."""
+        from hermes_mcp_auth_remote.service.server_lookup import names_meant  # noqa: PLC0415  as above
+
+        return names_meant(configured_names, login_names, owner, self._deps.store)
 
     def stored_names(self, owner: Owner) -> list[str]:
         """List the names of the servers with a stored or waiting login of an owner. Raises StoreError."""

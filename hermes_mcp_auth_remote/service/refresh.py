@@ -38,7 +38,7 @@ from hermes_mcp_auth_remote.oauth.refresh_failure import (
 )
 from hermes_mcp_auth_remote.oauth.token import Tokens, refresh_tokens, require_dpop
 from hermes_mcp_auth_remote.oauth.token_refusal import next_refusal
-from hermes_mcp_auth_remote.oauth.urls import canonical_resource, host_of
+from hermes_mcp_auth_remote.oauth.urls import host_of, is_same_address, safe_url
 from hermes_mcp_auth_remote.service.cached_token import CachedToken, make_cached_token, refresh_at
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
 from hermes_mcp_auth_remote.service.leases import acquire_lease
@@ -47,7 +47,7 @@ from hermes_mcp_auth_remote.service.refresh_backoff import RefreshFailureTracker
 from hermes_mcp_auth_remote.service.single_flight import join
 from hermes_mcp_auth_remote.service.unsaved_tokens import BufferedCredentialStore
 from hermes_mcp_auth_remote.store.connection import session_ended_reason
-from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
+from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.protocol import ANY, Lease, StoreConflict, Stored, Unknown, Version
 from hermes_mcp_auth_remote.threads import run_in_own_thread, submit_file_work
 from hermes_mcp_auth_remote.values import CredentialKey, Secret, Server
@@ -362,8 +362,10 @@ class TokenSource:
 
     def _fresh_token(self, stored: Stored, refused_header: Secret | None) -> CachedToken | None:
         """Return the stored token if it is for this server, needs no refresh and is not the refused one."""
+        # A program may pass any URL. Without a binding, nothing else refuses an unsafe one.
+        safe_url(self._server.url, "server address")
         binding, tokens = stored.credentials.binding, stored.credentials.tokens
-        self._has_stored_login = binding is not None and _is_same_server(binding, self._server.url)
+        self._has_stored_login = binding is not None and is_same_address(binding.server_url, self._server.url)
         if binding is not None and not self._has_stored_login:
             # The tokens belong to another server of this name, or of a name with the same Hermes file stem.
             raise self._login_required_error(
@@ -678,10 +680,6 @@ def _is_token_valid(tokens: Tokens, refused_header: Secret | None, now: float) -
     return not tokens.matches_header(refused_header) and (
         tokens.expires_at is None or tokens.expires_at > now
     )
-
-
-def _is_same_server(binding: Binding, server_url: str) -> bool:
-    return canonical_resource(binding.server_url) == canonical_resource(server_url)
 
 
 def _authorization_host(credentials: Credentials) -> str:

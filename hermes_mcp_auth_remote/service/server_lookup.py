@@ -7,7 +7,7 @@ entry names are looked up among the logins of the owner, then among those of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -87,10 +87,7 @@ def find_server_at(url: str, owner: Owner, configuration: Configuration, store: 
         stored_servers = _stored_servers_at(url, None, configuration, store)
     if not configured_names and not stored_servers:
         stored_servers = _servers_at(url, _waiting_servers(owner, configuration, store))
-    names = (*configured_names, *stored_servers)
-    if len(stored_servers) == 1 and not any(_has_tokens(name, owner, store) for name in configured_names):
-        # The address already meant this login. It does so until an entry of config.yaml has a login too.
-        names = tuple(stored_servers)
+    names = names_meant(configured_names, stored_servers, owner, store)
     if len(names) > 1:
         raise _ambiguous_address(url, names, tuple(stored_servers), owner)
     if config_error is not None and not names:
@@ -99,6 +96,20 @@ def find_server_at(url: str, owner: Owner, configuration: Configuration, store: 
         return None
     [name] = names
     return stored_servers[name] if name in stored_servers else configuration.find_server(name)
+
+
+def names_meant(
+    configured_names: Collection[str], login_names: Collection[str], owner: Owner, store: Store
+) -> tuple[str, ...]:
+    """Return the names of the servers that an address means; more than one name is an ambiguous address.
+
+    `configured_names` are the entries with the address, `login_names` the other servers with a stored login
+    at the address. If one login has the address, the address means this login until an entry has a login
+    too. Blocking. Raises StoreError.
+    """
+    if len(login_names) == 1 and not any(_has_tokens(name, owner, store) for name in configured_names):
+        return tuple(login_names)
+    return (*configured_names, *login_names)
 
 
 def stored_names(owner: Owner, store: Store) -> list[str]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.token import Tokens
-from hermes_mcp_auth_remote.oauth.urls import canonical_resource
+from hermes_mcp_auth_remote.oauth.urls import is_same_address
 from hermes_mcp_auth_remote.values import Secret
 
 
@@ -120,9 +119,6 @@ def infer_binding(credentials: Credentials, server_name: str, server_url: str) -
 
 
 def _matches_issuer(binding: Binding, authorization_server: AuthorizationServer) -> bool:
-    if authorization_server.issuer == binding.issuer:
-        return True
-    try:
-        return canonical_resource(authorization_server.issuer) == canonical_resource(binding.issuer)
-    except McpAuthError:
-        return False
+    # The binding of Hermes's tokens may have no issuer, which is no safe URL.
+    issuer = authorization_server.issuer
+    return issuer == binding.issuer or is_same_address(issuer, binding.issuer)

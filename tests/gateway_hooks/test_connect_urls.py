@@ -19,14 +19,18 @@ from gateway_hooks.dialog.rendering import Renderer
 from gateway_hooks.dialog.servers import Servers, StaticServers
 from gateway_hooks.runtime.admission import Admission
 from gateway_hooks.runtime.config_servers import ConfigServers
-from hermes_mcp_auth_remote.errors import McpAuthError, ServerNotFound
+from gateway_hooks.runtime.user_servers import UserServers
+from hermes_mcp_auth_remote.config import read_configuration
+from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerNotFound
 from hermes_mcp_auth_remote.http.addresses import Address
 from hermes_mcp_auth_remote.http.client import run_exchange
 from hermes_mcp_auth_remote.login import PromptReason
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.dependencies import ExchangeRunner
+from hermes_mcp_auth_remote.service.server_lookup import find_server_at
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.files.record_files import PeopleFile
-from hermes_mcp_auth_remote.values import CredentialKey, Server
+from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 from tests.consent_form import approve
 from tests.demo.manual_client import ManualClock
 from tests.gateway_hooks.fake_platform import (
@@ -43,6 +47,7 @@ from tests.gateway_hooks.test_prompt_cards import MAX_LINES, count_phone_lines
 from tests.oauth.builders import NOW
 from tests.parts.authorization_server import Demo
 from tests.requirements import covers
+from tests.service.test_server_lookup import store_login
 
 pytestmark = pytest.mark.slow
 
@@ -265,6 +270,43 @@ def test_an_address_of_two_entries_asks_for_a_name(
     bot.user("ada").send_text(f"/connect {public.mcp_url}")
     assert "Use one of their names: work, home." in str(bot.user("ada").last_card)
     assert bot.waiting_logins() == []
+
+
+@covers("chat-url", "one-identity")
+@pytest.mark.parametrize("owner", [None, "parlour:ada"])
+@pytest.mark.parametrize(
+    ("entry_names", "login_names", "name"),
+    [
+        (("notes",), (), "notes"),
+        ((), ("work",), "work"),
+        (("notes",), ("work",), "work"),
+        (("notes", "home"), ("work",), "work"),
+        (("notes",), ("notes",), "notes"),
+        (("notes",), ("notes", "work"), "ambiguous"),
+        (("notes",), ("work", "home"), "ambiguous"),
+        ((), ("work", "home"), "ambiguous"),
+        ((), (), "none"),
+    ],
+)
+def test_an_address_means_the_same_server_in_a_chat_and_in_a_command(
+    tmp_path: Path, owner: Owner, entry_names: tuple[str, ...], login_names: tuple[str, ...], name: str
+) -> None:
+    url, service = "https://mcp.example.com/mcp", AuthService(tmp_path)
+    servers = write_config(tmp_path, *(f"  {it}: {{url: '{url}', auth: oauth}}" for it in entry_names))
+    for login_name in login_names:
+        store_login(tmp_path, login_name, url, owner)
+    user_servers = UserServers(servers, service, owner, includes_stored=True)
+    store, configuration = FileStore(tmp_path), read_configuration(tmp_path, {})
+
+    def find(find_at: Callable[[str], Server | None]) -> str:
+        try:
+            server = find_at(f"{url}#part")
+        except ConfigError:
+            return "ambiguous"
+        return "none" if server is None else server.name
+
+    assert find(user_servers.find_at) == name
+    assert find(lambda address: find_server_at(address, owner, configuration, store)) == name
 
 
 @covers("chat-url")

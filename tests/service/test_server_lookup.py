@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote import McpAuth, open_session
+from hermes_mcp_auth_remote import AuthService, McpAuth, open_session
 from hermes_mcp_auth_remote.auth.storage import SharedTokenStorage
 from hermes_mcp_auth_remote.config import read_configuration
-from hermes_mcp_auth_remote.errors import AmbiguousAddress, ConfigError, ServerNotFound
+from hermes_mcp_auth_remote.errors import (
+    AmbiguousAddress,
+    AuthorizationRequired,
+    ConfigError,
+    ServerNotFound,
+    UnsafeUrl,
+)
 from hermes_mcp_auth_remote.service.known_servers import KnownServers
 from hermes_mcp_auth_remote.service.server_lookup import find_server, find_server_at
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
@@ -230,3 +236,29 @@ def test_an_address_is_found_only_if_it_is_known(tmp_path: Path) -> None:
     assert find_server_at(URL, None, read_configuration(tmp_path, {}), FileStore(tmp_path)) is None
     with pytest.raises(ConfigError, match="plain http"):
         find(tmp_path, "http://elsewhere.example/mcp")
+
+
+@covers("token-address")
+@pytest.mark.parametrize("has_binding", [True, False])
+def test_an_unsafe_address_gets_no_token(tmp_path: Path, *, has_binding: bool) -> None:
+    unsafe_url = "http://mcp.notes.example/mcp"
+    store_login(tmp_path, "notes", unsafe_url)
+    if not has_binding:
+        # As Hermes stores a login.
+        (tmp_path / "mcp-tokens" / "notes.binding.json").unlink()
+    session = AuthService(tmp_path).session(Server("notes", unsafe_url))
+    with pytest.raises(UnsafeUrl, match="server address is plain http"):
+        session.header_blocking()
+
+
+def test_a_stored_address_that_is_not_safe_is_another_address(tmp_path: Path) -> None:
+    store_login(tmp_path, "notes", "http://mcp.notes.example/mcp")
+    service, server = AuthService(tmp_path), Server("notes", URL, config_files="an identity")
+    with pytest.raises(AuthorizationRequired, match="for another address"):
+        service.session(server).header_blocking()
+    with pytest.raises(ConfigError, match=r"already belongs to http://mcp\.notes"):
+        SharedTokenStorage(server, service=service)
+    service.blocking.save_config_identity(server)
+    binding = service.blocking.read_credentials(server).binding
+    assert binding is not None
+    assert binding.config_files is None
