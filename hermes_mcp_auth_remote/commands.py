@@ -54,6 +54,19 @@ def finish_command(login_id: str) -> str:
     return f"{PROGRAM} login --finish {login_id}"
 
 
+def corrected_command(arguments: list[str], text: str, url: str) -> str | None:
+    """Return the command of these arguments with `url` instead of the first `text`, quoted for a shell.
+
+    Returns None if no argument is this text, or if the URL has a query.
+    """
+    corrected_arguments = {text: url, f"--url={text}": f"--url={url}"}
+    for index, argument in enumerate(arguments):
+        if argument in corrected_arguments and "?" not in url:
+            corrected = [*arguments[:index], corrected_arguments[argument], *arguments[index + 1 :]]
+            return shlex.join([PROGRAM, *corrected])
+    return None
+
+
 def login_advice(server: Server, owner: Owner = None) -> str:
     """Return the advice for a server that needs a login, without its address, for an error."""
     command = login_command(server, owner, hides_url=True)

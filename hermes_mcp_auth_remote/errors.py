@@ -3,6 +3,7 @@
     McpAuthError
     |-- ConfigError                  the configuration is wrong
     |   |-- ServerNotFound
+    |   |   `-- SchemeMissing        an address without https://
     |   `-- AmbiguousAddress         two servers have the address
     |-- ServerError                  a server broke a rule
     |   |-- MalformedResponse        not the JSON or form that the step defines
@@ -118,10 +119,32 @@ class ServerNotFound(ConfigError):
         *,
         server_message: str = "",
         config_files: str | None = None,
+        similar_names: tuple[str, ...] = (),
     ) -> None:
         """`config_files` is the identity of the files without the server (`hermes_home.config_identity`)."""
         super().__init__(message, advice, server_message=server_message)
         self.config_files = config_files
+        self.similar_names = similar_names
+
+
+class SchemeMissing(ServerNotFound):
+    """A text is an address without its scheme. `.text` is this text, `.url` the address that it means."""
+
+    code = "scheme_missing"
+    advice = "Put https:// before the address."
+
+    def __init__(
+        self,
+        message: str,
+        advice: str | None = None,
+        *,
+        server_message: str = "",
+        text: str = "",
+        url: str = "",
+    ) -> None:
+        super().__init__(message, advice, server_message=server_message)
+        self.text = text
+        self.url = url
 
 
 class AmbiguousAddress(ConfigError):

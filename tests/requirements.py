@@ -492,6 +492,11 @@ REQUIREMENTS = (
         "this package",
     ),
     Requirement(
+        "scheme-missing",
+        "An address without https:// gets an error that says so, with the corrected command.",
+        "this package",
+    ),
+    Requirement(
         "exit-codes", "Each error that ends a command has a sentence and a stable exit code.", "this package"
     ),
     Requirement("no-escape", "Text from a server cannot control a terminal.", "security 13"),

@@ -84,6 +84,13 @@ class ConnectionRenderer:
             card, paragraphs=(messages.did_you_mean.format(server=display_name(suggestion)), *card.paragraphs)
         )
 
+    def scheme_missing_card(self) -> Card:
+        """Return a card for an address without https://. It does not repeat the address."""
+        messages = self.renderer.messages
+        command = f"{self.renderer.capabilities.command_prefix}connect"
+        text = messages.address_lacks_scheme.format(command=command)
+        return Card(messages.unknown_server_title, paragraphs=(text,))
+
     def connections_card(
         self, statuses: Sequence[ServerStatus], owner: Owner, now: float, *, may_change: bool
     ) -> Card:

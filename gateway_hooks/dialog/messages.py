@@ -126,6 +126,7 @@ class Messages:
     unknown_server_title: str = "There is no such server"
     unknown_server_similar_title: str = "There is no {name}"
     did_you_mean: str = "Did you mean {server}?"
+    address_lacks_scheme: str = "An address begins with https://. Send {command} with the whole address."
     address_refused_title: str = "This address cannot be connected"
     addresses_for_admins: str = "Only an administrator may connect a server that is not configured."
     addresses_off: str = "This bot connects only configured servers."

@@ -16,7 +16,7 @@ from gateway_hooks.dialog.servers import tag_of
 from gateway_hooks.runtime.context import Context
 from gateway_hooks.runtime.message_sync import PromptContext
 from gateway_hooks.runtime.server_choice import ServerChoice
-from gateway_hooks.runtime.user_servers import has_secret_part, is_url
+from gateway_hooks.runtime.user_servers import has_secret_part, is_url, lacks_scheme
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import PromptReason
 from hermes_mcp_auth_remote.values import Server
@@ -45,12 +45,12 @@ class LoginStarter:
             card = self._context.renderer.admins_only_card()
             await self._context.reply(chat, event, card)
             return True
-        if is_url(intent.server_name) and has_secret_part(intent.server_name):
+        is_address = is_url(intent.server_name) or lacks_scheme(intent.server_name)
+        if is_address and has_secret_part(intent.server_name):
             await self._delete_address(event, chat, source_chat)
         try:
             server = await self._server_choice.choose(intent, event.sender)
         except McpAuthError as error:
-            is_address = is_url(intent.server_name)
             title = messages.address_refused_title if is_address else messages.connections_title
             await self._context.reply(chat, event, self._context.renderer.error_card(title, error))
             return True

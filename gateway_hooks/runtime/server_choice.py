@@ -9,7 +9,7 @@ from gateway_hooks.dialog.policy import allows_urls, may_log_in
 from gateway_hooks.dialog.servers import resolve_server, similar_server
 from gateway_hooks.runtime.admission import Admission
 from gateway_hooks.runtime.context import Context
-from gateway_hooks.runtime.user_servers import check_public_url, is_url
+from gateway_hooks.runtime.user_servers import check_public_url, is_url, lacks_scheme
 from hermes_mcp_auth_remote.errors import ConfigError, UnsafeUrl
 from hermes_mcp_auth_remote.oauth.urls import safe_url
 from hermes_mcp_auth_remote.threads import run_file_work
@@ -52,8 +52,12 @@ class ServerChoice:
         renderer = self._context.connection_renderer
         servers = self._context.servers_of(self._context.owner(sender.user_id))
         names = await run_file_work(servers.names)
+        similar_name = similar_server(names, name) if name else None
+        # A host alone may be a mistyped name. With a path, it is an address.
+        if lacks_scheme(name) and ("/" in name or similar_name is None):
+            return renderer.scheme_missing_card()
         if name and names:
-            return renderer.unknown_server_card(names, name, similar_server(names, name))
+            return renderer.unknown_server_card(names, name, similar_name)
         can_add = may_log_in(self._context.policy, sender, is_configured=False)
         return renderer.server_choice_card(names, can_add=can_add)
 

@@ -18,7 +18,7 @@ from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerNotFo
 from hermes_mcp_auth_remote.hermes_home import file_stem
 from hermes_mcp_auth_remote.http.addresses import AddressPolicy, parse_ip_literal
 from hermes_mcp_auth_remote.login import Login
-from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host, is_same_address
+from hermes_mcp_auth_remote.oauth.urls import add_scheme, host_of, is_loopback_host, is_same_address
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Owner, Server
 
@@ -29,6 +29,11 @@ MAX_HOST_NAME_CHARS = 50
 def is_url(text: str) -> bool:
     """Return True if a user has typed an address instead of a name."""
     return "://" in text
+
+
+def lacks_scheme(text: str) -> bool:
+    """Return True if a user has typed an address without https://."""
+    return add_scheme(text) is not None
 
 
 def has_secret_part(text: str) -> bool:

@@ -62,7 +62,12 @@ def _print_fast_token(argv: list[str]) -> bool:
 def _dispatch(argv: list[str]) -> int:
     # Import late, so that the fast path and each verb load only what they need.
     from hermes_mcp_auth_remote.cli.arguments import build_parser, parse_arguments
-    from hermes_mcp_auth_remote.cli.output import doctor_command, report_error, substitute_unencodable
+    from hermes_mcp_auth_remote.cli.output import (
+        correct_address,
+        doctor_command,
+        report_error,
+        substitute_unencodable,
+    )
     from hermes_mcp_auth_remote.cli.verbs import load_verb
 
     substitute_unencodable(sys.stdout, sys.stderr)
@@ -77,12 +82,12 @@ def _dispatch(argv: list[str]) -> int:
         parser.print_help()
         return 0
 
-    run_verb = load_verb(options.verb)
-    if options.verb != "login":
-        return run_verb(options)
     try:
-        return run_verb(options)
+        return load_verb(options.verb)(options)
     except McpAuthError as error:
+        correct_address(error, argv)
+        if options.verb != "login":
+            raise
         return report_error(error, as_json=options.json, doctor_command=doctor_command(error, options))
 
 

@@ -251,6 +251,8 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> argpars
         parser.error(message)
     if options.verb == "run":
         options.command = argv[len(own_arguments(argv)) + 1 :]
+    # An error may repeat them in a corrected command.
+    options.arguments = argv
     return options
 
 

@@ -16,7 +16,13 @@ from hermes_mcp_auth_remote.cli.doctor_report import (
     request_event,
     support_rows,
 )
-from hermes_mcp_auth_remote.cli.output import error_members, exit_code, print_json, print_result
+from hermes_mcp_auth_remote.cli.output import (
+    correct_address,
+    error_members,
+    exit_code,
+    print_json,
+    print_result,
+)
 from hermes_mcp_auth_remote.cli.servers import current_configuration, current_home
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.cli.status import print_no_servers, select_keys
@@ -57,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
         *configuration.warnings(options.server),
     )
     run_until_stopped(examine_server(examination, configuration))
+    for error in examination.errors:
+        correct_address(error, options.arguments)
     if options.json:
         print_json(_report_event(examination))
     else:

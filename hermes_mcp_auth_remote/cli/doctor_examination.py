@@ -6,6 +6,7 @@ import math
 import secrets
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from hermes_mcp_auth_remote.cli.connection_status import ConnectionStatus
 from hermes_mcp_auth_remote.cli.doctor_report import describe_response
@@ -17,6 +18,7 @@ from hermes_mcp_auth_remote.errors import (
     McpAuthError,
     NetworkError,
     RegistrationError,
+    ServerNotFound,
 )
 from hermes_mcp_auth_remote.flows.client_selection import PreviousLogin
 from hermes_mcp_auth_remote.flows.discovery import PROBE_STEP, TOKEN_PROBE_STEP
@@ -105,7 +107,13 @@ async def examine_server(examination: Examination, configuration: Configuration)
     """Perform the dry run of a login, and record what it finds. Never raises a McpAuthError."""
     try:
         examination.server = await run_file_work(
-            resolve_server, examination.server_argument, examination.owner, configuration
+            partial(
+                resolve_server,
+                examination.server_argument,
+                examination.owner,
+                configuration,
+                unknown_name_advice=ServerNotFound.advice,
+            )
         )
         if examination.server.is_known:
             examination.server_argument = examination.server.name

@@ -25,6 +25,7 @@ from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 
 # Log out concurrently: an authorization server that does not respond must not delay the others.
 MAX_CONCURRENT_LOGOUTS = 8
+UNKNOWN_NAME_ADVICE = "Run `hermes-mcp-auth status`: it lists the logins."
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _resolve_stored_server(service: AuthService, name: str, owner: Owner) -> Server:
     try:
-        return resolve_server(name, owner)
+        return resolve_server(name, owner, unknown_name_advice=UNKNOWN_NAME_ADVICE)
     except ConfigError:
         # A mistake in config.yaml must not prevent a logout.
         key = CredentialKey(name, owner)

@@ -21,6 +21,7 @@ from hermes_mcp_auth_remote.errors import (
     McpAuthError,
     NetworkError,
     OutOfResources,
+    SchemeMissing,
     ServerError,
     StoreError,
 )
@@ -93,6 +94,17 @@ def doctor_command(error: McpAuthError, options: argparse.Namespace) -> str | No
     if server_argument is None or "?" in server_argument or not isinstance(error, ServerError | NetworkError):
         return None
     return command_for("doctor", server_argument, options.owner)
+
+
+def correct_address(error: McpAuthError, arguments: list[str]) -> None:
+    """Let the advice of an error repeat this command with the corrected address, if the error has one."""
+    if not isinstance(error, SchemeMissing):
+        return
+    from hermes_mcp_auth_remote.commands import corrected_command
+
+    command = corrected_command(arguments, error.text, error.url)
+    if command is not None:
+        error.advice = f"Run `{command}`."
 
 
 def report_interrupt(interrupt: KeyboardInterrupt, *, as_json: bool) -> int:

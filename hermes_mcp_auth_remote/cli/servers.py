@@ -11,7 +11,13 @@ from pathlib import Path
 from hermes_mcp_auth_remote.cli.output import print_paragraph
 from hermes_mcp_auth_remote.commands import login_command
 from hermes_mcp_auth_remote.config import Configuration, hermes_home_path, read_configuration, server_from_url
-from hermes_mcp_auth_remote.errors import AmbiguousAddress, ConfigError, ServerNotFound, StoreError
+from hermes_mcp_auth_remote.errors import (
+    AmbiguousAddress,
+    ConfigError,
+    SchemeMissing,
+    ServerNotFound,
+    StoreError,
+)
 from hermes_mcp_auth_remote.oauth.urls import is_same_address
 from hermes_mcp_auth_remote.phrases import display_url
 from hermes_mcp_auth_remote.service.default import server_by_name, service_at
@@ -34,13 +40,21 @@ def resolve_server(
     configuration: Configuration | None = None,
     *,
     with_suggestions: bool = True,
+    unknown_name_advice: str | None = None,
 ) -> Server:
     """Return the server with a name or URL. Raises ConfigError or ServerNotFound.
 
     Pass `configuration` if the command resolves more than one server. `with_suggestions` is for names
-    that the user typed.
+    that the user typed. `unknown_name_advice` is for a verb that a login does not help.
     """
-    return server_by_name(name, owner, configuration, with_suggestions=with_suggestions)
+    try:
+        return server_by_name(name, owner, configuration, with_suggestions=with_suggestions)
+    except SchemeMissing:
+        raise
+    except ServerNotFound as error:
+        if unknown_name_advice is not None and not error.similar_names:
+            error.advice = unknown_name_advice
+        raise
 
 
 def server_for_key(key: CredentialKey, configuration: Configuration | None = None) -> Server:

@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hermes_mcp_auth_remote.config.configuration import Configuration, read_configuration
+from hermes_mcp_auth_remote.config.configuration import Configuration, read_configuration, scheme_missing
 from hermes_mcp_auth_remote.config.server_names import check_server_name
 from hermes_mcp_auth_remote.errors import ConfigError, UnsafeUrl
 from hermes_mcp_auth_remote.hermes_home import hermes_home
-from hermes_mcp_auth_remote.oauth.urls import safe_url
+from hermes_mcp_auth_remote.oauth.urls import add_scheme, safe_url
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import Server
 
@@ -61,11 +61,13 @@ def server_from_url(url: str, name: str | None = None) -> Server:
     """Return a server for a URL that is not in config.yaml.
 
     If `name` is None, the name is a slug of the URL such as "linear-app". Raises ConfigError if the URL is
-    neither https nor http on this machine, or if the name is too long.
+    neither https nor http on this machine, or if the name is too long. Raises SchemeMissing for `host/path`.
     """
     try:
         checked_url = safe_url(url.strip(), "address")
     except UnsafeUrl as error:
+        if (meant_url := add_scheme(url)) is not None:
+            raise scheme_missing(url, meant_url) from None
         raise ConfigError(str(error), "Pass the server's https address.") from None
     if name is not None:
         check_server_name(name)

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import cast
 
+from hermes_mcp_auth_remote.commands import login_command
 from hermes_mcp_auth_remote.config.files import ConfigFile, read_config_file, variables_in
 from hermes_mcp_auth_remote.config.known_keys import MAX_WARNINGS, entry_warnings, misspelt_sections
 from hermes_mcp_auth_remote.config.server_entry import (
@@ -20,11 +21,12 @@ from hermes_mcp_auth_remote.config.server_entry import (
     uses_oauth,
 )
 from hermes_mcp_auth_remote.config.server_names import check_server_name, find_spelling
-from hermes_mcp_auth_remote.errors import ConfigError, ServerNotFound
+from hermes_mcp_auth_remote.errors import ConfigError, SchemeMissing, ServerNotFound
 from hermes_mcp_auth_remote.hermes_home import file_stem, join_identities
-from hermes_mcp_auth_remote.oauth.urls import is_same_address
+from hermes_mcp_auth_remote.oauth.urls import add_scheme, is_same_address
+from hermes_mcp_auth_remote.phrases import display_url
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
-from hermes_mcp_auth_remote.values import Server
+from hermes_mcp_auth_remote.values import Owner, Server
 
 SERVERS_SECTION = "mcp_servers"
 _MAX_LISTED_NAMES = 10
@@ -118,19 +120,30 @@ class Configuration:
         return self._find_entry(name) is not None or file_stem(name) in self._names_by_stem
 
     def server_not_found(
-        self, name: str, *, with_suggestions: bool = True, other_names: Iterable[str] = ()
+        self,
+        name: str,
+        owner: Owner = None,
+        *,
+        with_suggestions: bool = True,
+        other_names: Iterable[str] = (),
     ) -> ServerNotFound:
         """Return the error for a name that neither config.yaml nor a stored login has.
 
         The search for suggestions compares all known names: turn it off for a name that no user typed.
-        `other_names` are those of stored logins.
+        `other_names` are those of stored logins of the owner.
         """
-        path, advice = self._config_file.path, None
+        path, similar_names = self._config_file.path, list[str]()
         message = f"No server {name} in {path}."
+        command = login_command(Server(name, ""), owner, hides_url=True)
+        advice = f"Run `{command}` and type its address, or add it under `mcp_servers` in config.yaml."
         if with_suggestions:
             entry_names = [other for other, entry in self._entries.items() if has_url(entry)]
             known_names = list(dict.fromkeys([*entry_names, *other_names]))
-            if similar_names := get_close_matches(name, known_names, cutoff=0.5):
+            similar_names = get_close_matches(name, known_names, cutoff=0.5)
+            # A host alone may be a mistyped name. With a path, it is an address.
+            if (url := add_scheme(name)) is not None and not (similar_names and "/" not in name):
+                return scheme_missing(name, url)
+            if similar_names:
                 advice = f"Did you mean {' or '.join(similar_names)}?"
             elif known_names:
                 listed_names = ", ".join(sorted(known_names)[:_MAX_LISTED_NAMES])
@@ -138,7 +151,7 @@ class Configuration:
                 message = f"No server {name} in {path}; {listing} {listed_names}."
             else:
                 message = f"No server {name}: {path} names no server with a `url`."
-        return ServerNotFound(message, advice, config_files=self.identity)
+        return ServerNotFound(message, advice, config_files=self.identity, similar_names=tuple(similar_names))
 
     def section(self, name: str) -> object:
         """Return the value of a top-level key of config.yaml; None if the file or the key is missing.
@@ -270,6 +283,17 @@ class Configuration:
                 f"The servers {name} and {other} use the same token file in Hermes: {file_stem(name)}.json.",
                 "Rename one of them, so that they differ in letters or digits.",
             )
+
+
+def scheme_missing(text: str, url: str) -> SchemeMissing:
+    """Return the error for an address that lacks its scheme; `url` is the address that it means."""
+    scheme = url.partition("://")[0]
+    return SchemeMissing(
+        f"{display_url(text)} is an address without {scheme}://.",
+        f"Put {scheme}:// before the address.",
+        text=text,
+        url=url,
+    )
 
 
 def read_configuration(home: Path, environ: Mapping[str, str]) -> Configuration:

@@ -12,7 +12,7 @@ from typing import TypeVar, cast
 from hermes_mcp_auth_remote.errors import ConfigError, UnsafeUrl
 from hermes_mcp_auth_remote.hermes_home import expand_user
 from hermes_mcp_auth_remote.oauth.host_names import normalize_host_name
-from hermes_mcp_auth_remote.oauth.urls import safe_url
+from hermes_mcp_auth_remote.oauth.urls import add_scheme, safe_url
 from hermes_mcp_auth_remote.platforms import ChatPlatform
 
 T = TypeVar("T")
@@ -98,7 +98,12 @@ class Section:
             safe_url(text, f"value of {self.key_path}.{key}")
         except UnsafeUrl as error:
             reference = _REFERENCE.search(text)
-            advice = f"Set {_variable_name(reference)} in .env." if reference else "Use an https address."
+            meant_url = add_scheme(text)
+            advice = "Use an https address."
+            if reference:
+                advice = f"Set {_variable_name(reference)} in .env."
+            elif meant_url is not None:
+                advice = f"Put {meant_url.partition('://')[0]}:// before the address."
             raise ConfigError(str(error), advice) from None
         return text
 

@@ -29,6 +29,8 @@ _FORBIDDEN_CHARS = re.compile(r'[\x00-\x20\x7f\\<>"^`{|}]')
 # The part of the host syntax of RFC 3986 section 3.2.2 that all browsers accept. It has no percent sign,
 # because browsers decode percent signs.
 _HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_DAMAGED_SCHEME = re.compile(r"https?:/?|https?//|//", re.IGNORECASE)
 
 
 def is_loopback_host(host: str) -> bool:
@@ -74,6 +76,27 @@ def is_safe_url(text: str) -> bool:
         return bool(safe_url(text, "address"))
     except UnsafeUrl:
         return False
+
+
+def add_scheme(text: str) -> str | None:
+    """Return the safe URL that an address without its scheme means (`host/path`).
+
+    Returns None if the text has a scheme or is no address. A single word is an address only if it has a port
+    or looks like the name of a host with a domain.
+    """
+    text = text.strip()
+    if _SCHEME.match(text):
+        return None
+    rest = _DAMAGED_SCHEME.sub("", text, count=1) if _DAMAGED_SCHEME.match(text) else text
+    if not is_safe_url(f"https://{rest}"):
+        return None
+    parts, host = split_url(f"https://{rest}"), host_of(f"https://{rest}")
+    top_level_domain = host.rpartition(".")[2] if "." in host else ""
+    is_domain = top_level_domain.isalpha() and len(top_level_domain) > 1
+    is_host = "." in host or is_loopback_host(host)
+    if not (is_domain or parts.port is not None or (is_host and (parts.path or parts.query))):
+        return None
+    return f"{'http' if is_loopback_host(host) else 'https'}://{rest}"
 
 
 def is_uri(text: str) -> bool:

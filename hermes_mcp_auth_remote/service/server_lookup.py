@@ -52,7 +52,7 @@ def find_server(
         return server
     other_names = stored_names(owner, store) if with_suggestions else []
     raise configuration.server_not_found(
-        name_or_url, with_suggestions=with_suggestions, other_names=other_names
+        name_or_url, owner, with_suggestions=with_suggestions, other_names=other_names
     )
 
 

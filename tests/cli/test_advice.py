@@ -22,7 +22,7 @@ import pytest
 
 from hermes_mcp_auth_remote import AuthService, McpAuth, Server, commands
 from hermes_mcp_auth_remote.bridge.login import login_error_text
-from hermes_mcp_auth_remote.errors import AuthorizationRequired
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, ServerNotFound
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import CredentialKey
 from tests.bridge.test_connect import connect
@@ -184,6 +184,31 @@ def two_servers_at_one_address(cli: Cli, demo: Demo) -> str:
     return cli.run("token", demo.mcp_url).err
 
 
+def call_of_an_unknown_name(cli: Cli, demo: Demo) -> str:
+    result = cli.run("token", "xyzzy", "--owner", "me")
+    with pytest.raises(ServerNotFound) as caught:
+        McpAuth("qwerty")
+    return result.err + caught.value.advice
+
+
+def logout_of_an_unknown_name(cli: Cli, demo: Demo) -> str:
+    return cli.run("logout", "xyzzy").err
+
+
+def address_without_a_scheme(cli: Cli, demo: Demo) -> str:
+    address = other_url(demo).removeprefix("http://")
+    arguments = (
+        ("token", address),
+        ("status", address),
+        ("doctor", address),
+        ("run", address, "--", "true", address),
+        ("login", "new", f"--url={address}"),
+        ("login", address),
+    )
+    texts = [cli.run(*it) for it in arguments]
+    return "".join(text.out + text.err for text in texts)
+
+
 def login_to_a_machine(cli: Cli, demo: Demo) -> str:
     use_machine_grant(cli, demo)
     return cli.run("login", "demo").err + cli.run("doctor", "demo").out
@@ -251,6 +276,9 @@ EXECUTED: dict[Callable[[Cli, Demo], str], tuple[str, ...]] = {
     machine_tokens_of_another_address: ("service.refresh: token_command()",),
     call_with_a_bot: ("service.chat_advice: login_command()",),
     two_servers_at_one_address: ("service.server_lookup: logout_command()",),
+    call_of_an_unknown_name: ("config.configuration: login_command()",),
+    logout_of_an_unknown_name: ("cli.logout: hermes-mcp-auth status",),
+    address_without_a_scheme: ("cli.output: corrected_command()",),
     login_to_a_machine: ("service.start_login: token_command()", "cli.doctor: command_for()"),
     login_with_a_taken_name: ("cli.servers: login_command()",),
     token_without_a_login: ("cli.token: login_command()",),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 from hermes_mcp_auth_remote import McpAuth
 from hermes_mcp_auth_remote.config import server_from_url
-from hermes_mcp_auth_remote.errors import AmbiguousAddress, AuthorizationRequired
+from hermes_mcp_auth_remote.errors import AmbiguousAddress, AuthorizationRequired, SchemeMissing
 from tests.cli.commands import Cli, log_in
 from tests.consent_form import approve
 from tests.parts.authorization_server import Demo
@@ -188,6 +189,38 @@ def test_a_mistyped_name_of_a_stored_login(cli: Cli, demo: Demo) -> None:
         assert result.exit_code == 3
         assert "Did you mean linear?" in result.err + result.out
     assert "Did you mean notes?" in cli.run("token", "ntoes").err
+
+
+@covers("scheme-missing")
+def test_an_address_without_https_gets_the_corrected_command(cli: Cli) -> None:
+    address = "mcp.linear.app/mcp"
+    for arguments in (
+        ("token", address),
+        ("header", address),
+        ("status", address),
+        ("doctor", address),
+        ("logout", address),
+        ("connect", address),
+        ("run", address, "--", "curl", address),
+        ("login", address, "--no-wait"),
+        ("login", "linear", "--url", address),
+        ("login", f"--url={address}"),
+    ):
+        result = cli.run(*arguments)
+        assert result.exit_code == 3
+        shown = result.err + result.out
+        assert f"✗ {address} is an address without https://." in shown
+        command = shlex.join(arguments).replace(address, f"https://{address}", 1)
+        assert f"  Run `hermes-mcp-auth {command}`." in shown
+    result = cli.run("token", f"{address}?key=an-api-key", "--json")
+    assert result.events[-1]["error"] == "scheme_missing"
+    assert result.events[-1]["advice"] == "Put https:// before the address."
+    assert "an-api-key" not in result.out
+    # A name with a dot or a slash may be mistyped, too.
+    cli.configure("https://a.example/mcp", name="git.hub/copilot")
+    assert "Did you mean git.hub/copilot?" in cli.run("token", "git.hub-copilot").err
+    with pytest.raises(SchemeMissing, match="is an address without https"):
+        McpAuth(address)
 
 
 def test_the_verbs_are_those_of_the_parser_and_have_modules() -> None:

@@ -501,6 +501,22 @@ def test_a_key_in_the_address_is_shown_nowhere_and_the_message_is_deleted(
     assert bot.service.blocking.read_credentials(Server(NAME, ""), KEY.owner).binding is not None
 
 
+@covers("chat-url", "chat-not-echoed", "scheme-missing")
+@pytest.mark.parametrize("address", ["mcp.example.com/mcp?key=an-api-key-0123456789", "mcp.example.com"])
+def test_an_address_without_https_gets_a_sentence(
+    start: StartUrlBot, public: PublicDemo, tmp_path: Path, address: str
+) -> None:
+    bot = start(servers=write_config(tmp_path, "  notes: {url: 'https://a.example', auth: oauth}"))
+    ada = bot.user("ada")
+    ada.send_text(f"/connect {address}")
+    assert ada.last_card.title == "There is no such server"
+    [paragraph] = ada.last_card.paragraphs
+    assert paragraph == "An address begins with https://. Send /connect with the whole address."
+    assert "an-api-key" not in ada.visible_text()
+    assert ("key=" in address) == bool(ada.room.deleted)
+    assert public.servers == []
+
+
 @covers("chat-url")
 def test_a_message_with_a_key_that_cannot_be_deleted_is_left_to_the_user(
     start: StartUrlBot, public: PublicDemo

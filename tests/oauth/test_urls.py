@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from hermes_mcp_auth_remote.errors import UnsafeUrl
 from hermes_mcp_auth_remote.oauth.urls import (
+    add_scheme,
     canonical_resource,
     covers_url,
     endpoint_url,
     host_of,
     is_loopback_host,
     is_safe_url,
+    is_same_address,
     protected_resource_urls,
     safe_url,
 )
@@ -152,6 +154,61 @@ def test_every_spelling_of_an_ipv4_address_is_the_quad_or_refused(address: IPv4A
     spellings = [str(number), hex(number), f"0{number:o}", f"{high >> 8}.{high & 255}.{low}", f"{address}."]
     assert not any(is_safe_url(f"https://{spelling}/") for spelling in spellings)
     assert is_safe_url(f"https://{address}/") == (number >= 2**24)
+
+
+@covers("one-identity")
+@pytest.mark.parametrize(
+    ("url", "other_url", "is_same"),
+    [
+        ("https://a.example/mcp", "https://a.example/mcp", True),
+        ("https://a.example", "HTTPS://A.example:443/#part", True),
+        ("https://a.example/mcp", "https://a.example/mcp/", False),
+        ("https://a.example/mcp?a=1&b=2", "https://a.example/mcp?b=2&a=1", False),
+        ("http://a.example/mcp", "http://a.example/mcp", False),
+        ("https://a.example/mcp", "http://a.example/mcp", False),
+        ("", "", False),
+    ],
+)
+def test_two_urls_are_one_address_only_if_both_are_safe(url: str, other_url: str, *, is_same: bool) -> None:
+    assert is_same_address(url, other_url) is is_same
+    assert is_same_address(other_url, url) is is_same
+
+
+@covers("scheme-missing")
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("mcp.linear.app/mcp", "https://mcp.linear.app/mcp"),
+        (" mcp.linear.app ", "https://mcp.linear.app"),
+        ("MCP.Linear.app:8443", "https://MCP.Linear.app:8443"),
+        ("mcp.linear.app/mcp?to=https://x", "https://mcp.linear.app/mcp?to=https://x"),
+        ("intranet:8080/mcp", "https://intranet:8080/mcp"),
+        ("10.0.0.8/mcp", "https://10.0.0.8/mcp"),
+        ("localhost:9101/mcp", "http://localhost:9101/mcp"),
+        ("localhost/mcp", "http://localhost/mcp"),
+        ("127.0.0.1:9101/mcp", "http://127.0.0.1:9101/mcp"),
+        ("[::1]:9101/mcp", "http://[::1]:9101/mcp"),
+        ("//mcp.linear.app/mcp", "https://mcp.linear.app/mcp"),
+        ("https:/mcp.linear.app/mcp", "https://mcp.linear.app/mcp"),
+        ("HTTPS:mcp.linear.app/mcp", "https://mcp.linear.app/mcp"),
+        ("https//mcp.linear.app/mcp", "https://mcp.linear.app/mcp"),
+        ("https://mcp.linear.app/mcp", None),
+        ("ftp://mcp.linear.app/mcp", None),
+        ("linear", None),
+        ("localhost", None),
+        ("github/copilot", None),
+        ("notes.v2", None),
+        ("v1.2", None),
+        ("user@mcp.linear.app/mcp", None),
+        ("a b.example/mcp", None),
+        ("https:", None),
+        ("//", None),
+        ("", None),
+        ("a" * 9000 + ".example/mcp", None),
+    ],
+)
+def test_an_address_without_a_scheme_is_recognized(text: str, url: str | None) -> None:
+    assert add_scheme(text) == url
 
 
 @covers("safe-urls")
