@@ -4,6 +4,7 @@
     |-- ConfigError                  the configuration is wrong
     |   |-- ServerNotFound
     |   |   `-- SchemeMissing        an address without https://
+    |   |-- OwnerNotFound            no login is stored for the owner
     |   `-- AmbiguousAddress         two servers have the address
     |-- ServerError                  a server broke a rule
     |   |-- MalformedResponse        not the JSON or form that the step defines
@@ -145,6 +146,24 @@ class SchemeMissing(ServerNotFound):
         super().__init__(message, advice, server_message=server_message)
         self.text = text
         self.url = url
+
+
+class OwnerNotFound(ConfigError):
+    """Nothing is stored for the owner that the caller gave; `.known_owners` are those with a login."""
+
+    code = "owner_not_found"
+    advice = "Run `hermes-mcp-auth status`: it lists the logins of all owners."
+
+    def __init__(
+        self,
+        message: str,
+        advice: str | None = None,
+        *,
+        server_message: str = "",
+        known_owners: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, advice, server_message=server_message)
+        self.known_owners = known_owners
 
 
 class AmbiguousAddress(ConfigError):

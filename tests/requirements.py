@@ -492,6 +492,11 @@ REQUIREMENTS = (
         "this package",
     ),
     Requirement(
+        "unknown-owner",
+        "If nothing is stored for the owner that a command names, the command says so.",
+        "this package",
+    ),
+    Requirement(
         "scheme-missing",
         "An address without https:// gets an error that says so, with the corrected command.",
         "this package",

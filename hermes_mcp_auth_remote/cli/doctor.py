@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from hermes_mcp_auth_remote.cli.doctor_examination import Examination, connection_state, examine_server
 from hermes_mcp_auth_remote.cli.doctor_report import (
@@ -23,6 +23,7 @@ from hermes_mcp_auth_remote.cli.output import (
     print_json,
     print_result,
 )
+from hermes_mcp_auth_remote.cli.owners import owner_note
 from hermes_mcp_auth_remote.cli.servers import current_configuration, current_home
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.cli.status import print_no_servers, select_keys
@@ -58,7 +59,9 @@ def run(options: argparse.Namespace) -> int:
     columns = terminal_size(sys.stdout)[0]
     examination = Examination(options.server, options.owner, columns, show_requests=not options.json)
     configuration = current_configuration()
+    note = owner_note(service_at(current_home()), options.owner)
     examination.config_warnings = (
+        *(() if note is None else (note,)),
         *configuration.general_warnings(),
         *configuration.warnings(options.server),
     )
@@ -95,7 +98,9 @@ def _examine_all(options: argparse.Namespace) -> int:
         )
         for name in names
     ]
-    _print_general_warnings(configuration, as_json=options.json, columns=columns)
+    note = owner_note(service_at(current_home()), options.owner)
+    warnings = (*(() if note is None else (note,)), *configuration.general_warnings())
+    _print_warnings(warnings, as_json=options.json, columns=columns)
     run_until_stopped(_run_examinations(examinations, configuration, as_json=options.json))
     codes = [exit_code(examination.errors[0]) for examination in examinations if examination.errors]
     if options.json:
@@ -107,8 +112,8 @@ def _examine_all(options: argparse.Namespace) -> int:
     return max(codes, default=0)
 
 
-def _print_general_warnings(configuration: Configuration, *, as_json: bool, columns: int) -> None:
-    for warning in configuration.general_warnings():
+def _print_warnings(warnings: Iterable[str], *, as_json: bool, columns: int) -> None:
+    for warning in warnings:
         if as_json:
             print_json({"event": "warning", "message": warning})
         else:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 
 from hermes_mcp_auth_remote.cli.output import error_members, exit_code, print_json, print_result
+from hermes_mcp_auth_remote.cli.owners import find_owner_error
 from hermes_mcp_auth_remote.cli.servers import (
     current_configuration,
     current_home,
@@ -15,8 +16,8 @@ from hermes_mcp_auth_remote.cli.servers import (
     server_for_key,
 )
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
-from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, StoreError
-from hermes_mcp_auth_remote.phrases import replace_unprintable
+from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerNotFound, StoreError
+from hermes_mcp_auth_remote.phrases import display_url, replace_unprintable
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.text import CHECK_MARK, CROSS_MARK, error_text, marked_text
 from hermes_mcp_auth_remote.terminal.window import terminal_size
@@ -40,23 +41,33 @@ class LogoutResult:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Log out. A missing login is no error. If one logout fails, the others continue."""
+    """Log out. A known server or owner needs no login. If one logout fails, the others continue.
+
+    Raises ServerNotFound and OwnerNotFound if nothing has the name, the address or the owner.
+    """
     owner: Owner = options.owner
     if options.server is None and owner is None and not options.all:
         options.refuse("name a server, or an owner with --owner, or --all")
     service = AuthService(current_home())
+    owner_error = find_owner_error(service, owner)
     if options.server is not None and not options.all:
         server = _resolve_stored_server(service, options.server, owner)
         result = run_until_stopped(_log_out(service, CredentialKey(server.name, owner), server))
-        if result.error is not None:
-            raise result.error
+        # Also without a token, the logout has deleted what was stored.
+        if (error := result.error or owner_error) is not None:
+            raise error
         _print_result(result, as_json=options.json)
         return 0
+    if owner_error is not None:
+        raise owner_error
     name = None if options.server is None else _resolve_name(options.server)
     keys = [*service.blocking.keys(), *(login.key for login in service.blocking.waiting_logins())]
     selected_keys = [
         key for key in dict.fromkeys(keys) if owner in {None, key.owner} and name in {None, key.server_name}
     ]
+    if options.server is not None and not selected_keys:
+        # The name may be mistyped.
+        _resolve_stored_server(service, options.server, owner)
     code = run_until_stopped(_log_out_all(service, selected_keys, as_json=options.json))
     if not selected_keys and not options.json:
         print_result(f"{CHECK_MARK} There was no login.")
@@ -65,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _resolve_stored_server(service: AuthService, name: str, owner: Owner) -> Server:
     try:
-        return resolve_server(name, owner, unknown_name_advice=UNKNOWN_NAME_ADVICE)
+        server = resolve_server(name, owner, unknown_name_advice=UNKNOWN_NAME_ADVICE)
     except ConfigError:
         # A mistake in config.yaml must not prevent a logout.
         key = CredentialKey(name, owner)
@@ -73,6 +84,9 @@ def _resolve_stored_server(service: AuthService, name: str, owner: Owner) -> Ser
         if key not in stored_keys:
             raise
         return server_for_key(key)
+    if not server.is_known:
+        raise ServerNotFound(f"No server has the address {display_url(name)}.", UNKNOWN_NAME_ADVICE)
+    return server
 
 
 def _resolve_name(server: str) -> str:

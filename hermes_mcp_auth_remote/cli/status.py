@@ -14,6 +14,7 @@ from hermes_mcp_auth_remote.cli.output import (
     print_json,
     print_result,
 )
+from hermes_mcp_auth_remote.cli.owners import owner_note
 from hermes_mcp_auth_remote.cli.servers import current_configuration, current_home, resolve_server
 from hermes_mcp_auth_remote.cli.status_table import format_statuses
 from hermes_mcp_auth_remote.config import Configuration
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
         configured_names, config_error = [], error
     statuses = list(_connection_statuses(configured_names, options, configuration))
     _print_statuses(statuses, options, columns)
-    _print_warnings(configuration, options.server, as_json=options.json, columns=columns)
+    _print_warnings(_warnings(configuration, options), as_json=options.json, columns=columns)
     if options.server is None and config_error is None:
         try:
             _print_chat_owners(configuration, as_json=options.json, columns=columns)
@@ -86,14 +87,20 @@ def select_keys(configured_names: list[str], service: AuthService, owner: Owner)
     return list(dict.fromkeys([*(CredentialKey(name, owner) for name in configured_names), *stored_keys]))
 
 
-def _print_warnings(
-    configuration: Configuration, server_argument: str | None, *, as_json: bool, columns: int
-) -> None:
-    """Print what is probably wrong in config.yaml, such as a misspelt key: for one server, or for all."""
-    if server_argument is not None:
-        warnings = configuration.warnings(server_argument)
+def _warnings(configuration: Configuration, options: argparse.Namespace) -> list[str]:
+    """Return what is probably wrong: an owner without a login, and mistakes in config.yaml.
+
+    If the user named a server, the result has only the mistakes in its entry.
+    """
+    note = owner_note(AuthService(current_home()), options.owner)
+    if options.server is not None:
+        config_warnings = configuration.warnings(options.server)
     else:
-        warnings = configuration.all_warnings()
+        config_warnings = configuration.all_warnings()
+    return [*([] if note is None else [note]), *config_warnings]
+
+
+def _print_warnings(warnings: list[str], *, as_json: bool, columns: int) -> None:
     for warning in warnings:
         if as_json:
             print_json({"event": "warning", "message": warning})

@@ -6,6 +6,7 @@ import argparse
 from contextlib import suppress
 
 from hermes_mcp_auth_remote.cli.output import print_json
+from hermes_mcp_auth_remote.cli.owners import find_owner_error
 from hermes_mcp_auth_remote.cli.servers import current_home, resolve_server
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.commands import login_command
@@ -51,6 +52,9 @@ def valid_authorization(name: str, owner: Owner) -> tuple[Session, str]:
         if not session.server.is_known:
             # The user typed the address, so the advice may repeat it.
             error.advice = f"Run `{login_command(name, owner)}`."
+        owner_error = find_owner_error(service, owner)
+        if owner_error is not None and owner_error.known_owners:
+            error.advice = f"{error.advice} {owner_error} {owner_error.advice}"
         raise
     if owner is None:
         # If this fails, the next call is only slower.

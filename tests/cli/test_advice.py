@@ -195,6 +195,10 @@ def logout_of_an_unknown_name(cli: Cli, demo: Demo) -> str:
     return cli.run("logout", "xyzzy").err
 
 
+def logout_of_an_unknown_owner(cli: Cli, demo: Demo) -> str:
+    return cli.run("logout", "--owner", "xyzzy").err
+
+
 def address_without_a_scheme(cli: Cli, demo: Demo) -> str:
     address = other_url(demo).removeprefix("http://")
     arguments = (
@@ -278,6 +282,7 @@ EXECUTED: dict[Callable[[Cli, Demo], str], tuple[str, ...]] = {
     two_servers_at_one_address: ("service.server_lookup: logout_command()",),
     call_of_an_unknown_name: ("config.configuration: login_command()",),
     logout_of_an_unknown_name: ("cli.logout: hermes-mcp-auth status",),
+    logout_of_an_unknown_owner: ("errors: hermes-mcp-auth status",),
     address_without_a_scheme: ("cli.output: corrected_command()",),
     login_to_a_machine: ("service.start_login: token_command()", "cli.doctor: command_for()"),
     login_with_a_taken_name: ("cli.servers: login_command()",),

@@ -47,6 +47,71 @@ def test_logout_of_an_unknown_server_fails(cli: Cli) -> None:
     assert cli.run("logout", "dmeo").exit_code == 3
 
 
+def test_logout_of_an_unknown_address_or_of_all_logins_of_an_unknown_name_fails(cli: Cli, demo: Demo) -> None:
+    log_in(cli, demo)
+    address = demo.mcp_url.replace("/mcp", "/other/mcp")
+    result = cli.run("logout", address)
+    assert (result.exit_code, f"No server has the address {address}." in result.err) == (3, True)
+    for arguments in (("dmeo", "--all"), (address, "--all")):
+        assert cli.run("logout", *arguments).exit_code == 3
+    assert connected_servers(cli) == [("demo", None)]
+    assert cli.run("logout", "demo", "--all").exit_code == 0
+    # The configuration has this name.
+    assert cli.run("logout", "demo", "--all").out == "✓ There was no login.\n"
+
+
+@covers("unknown-owner")
+@pytest.mark.parametrize(
+    ("owner", "advice"),
+    [
+        ("telegarm:42", "Did you mean telegram:42?"),
+        ("WRONG", "The owners with a login are: telegram:42."),
+    ],
+)
+def test_an_owner_without_a_login_is_named(cli: Cli, demo: Demo, owner: str, advice: str) -> None:
+    log_in(cli, demo, "demo", "--owner", "telegram:42")
+    note = f"Nothing is stored for the owner {owner}. {advice}"
+    for arguments in ((), ("demo",), ("--all",), ("demo", "--all")):
+        result = cli.run("logout", *arguments, "--owner", owner)
+        assert (result.exit_code, result.out) == (3, "")
+        assert " ".join(result.err.split()) == f"✗ {note}"
+    [event] = cli.run("logout", "--owner", owner, "--json").events
+    assert (event["error"], event["advice"]) == ("owner_not_found", advice)
+    for verb in ("status", "doctor"):
+        for names in ((), ("demo",)):
+            result = cli.run(verb, *names, "--owner", owner)
+            assert (result.exit_code, f"Note: {note}" in " ".join(result.out.split())) == (0, True)
+            assert note in cli.run(verb, *names, "--owner", owner, "--json").out
+    for arguments in (("token", "demo"), ("header", "demo"), ("run", "demo")):
+        result = cli.run(*arguments, "--owner", owner, *(("--", "true") if arguments[0] == "run" else ()))
+        assert (result.exit_code, note in " ".join(result.err.split())) == (4, True)
+    assert note in " ".join(cli.run("connect", "demo", "--owner", owner).err.split())
+    for verb in ("status", "doctor", "token", "logout"):
+        result = cli.run(
+            verb, "demo", "--owner", "telegram:42", may_show=demo.authorization_server.minted_secrets
+        )
+        assert (result.exit_code, "Nothing is stored" in result.out + result.err) == (0, False)
+
+
+@covers("unknown-owner")
+def test_the_owner_of_a_waiting_login_is_known(cli: Cli) -> None:
+    cli.run("login", "demo", "--no-wait", "--owner", "telegram:42")
+    assert "Nothing is stored" not in cli.run("status", "--owner", "telegram:42").out
+    assert cli.run("logout", "--owner", "telegram:42").exit_code == 0
+    result = cli.run("logout", "--owner", "telegram:42")
+    assert result.exit_code == 3
+    assert "✗ Nothing is stored for the owner telegram:42." in result.err
+    assert "`hermes-mcp-auth status`" in result.err
+
+
+def connected_servers(cli: Cli) -> list[tuple[str, str | None]]:
+    return [
+        (event["server"], event["owner"])
+        for event in cli.run("status", "--json").events
+        if event["state"] == "connected"
+    ]
+
+
 def test_logout_of_one_owner_keeps_the_others(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo)
     log_in(cli, demo, "demo", "--owner", "telegram:42")
@@ -72,14 +137,6 @@ def log_in_several_owners(cli: Cli, demo: Demo) -> list[tuple[str, str | None]]:
     log_in(cli, demo, "other", "--url", other, "--owner", "telegram:42")
     demo.authorization_server.requests.clear()
     return [("demo", None), ("demo", "telegram:42"), ("other", "telegram:42")]
-
-
-def connected_servers(cli: Cli) -> list[tuple[str, str | None]]:
-    return [
-        (event["server"], event["owner"])
-        for event in cli.run("status", "--json").events
-        if event["state"] == "connected"
-    ]
 
 
 @covers("logout-many")
@@ -198,7 +255,7 @@ def test_logout_cancels_a_waiting_login(cli: Cli, demo: Demo, arguments: tuple[s
 def test_logout_keeps_the_waiting_login_of_another_owner(cli: Cli, demo: Demo) -> None:
     event = cli.run("login", "demo", "--no-wait", "--json", "--owner", "telegram:42").events[0]
     assert cli.run("logout", "demo").exit_code == 0
-    assert cli.run("logout", "--owner", "telegram:43").exit_code == 0
+    assert cli.run("logout", "--owner", "telegram:43").exit_code == 3
     redirect_url = approve(event["authorization_url"])
     assert cli.run("login", "--finish", event["login_id"], stdin=redirect_url.encode()).exit_code == 0
 
