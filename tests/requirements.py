@@ -492,6 +492,11 @@ REQUIREMENTS = (
         "this package",
     ),
     Requirement(
+        "browser-failure",
+        "If no browser could be opened, the terminal says so, and what to do instead.",
+        "this package",
+    ),
+    Requirement(
         "unknown-owner",
         "If nothing is stored for the owner that a command names, the command says so.",
         "this package",

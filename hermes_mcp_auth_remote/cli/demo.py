@@ -80,11 +80,11 @@ def run(options: argparse.Namespace) -> int:
         server = Server("demo", demo.mcp_url)
         service = AuthService(Path(home))
         is_unattended = not is_at_keyboard()
-        recording_screen = _RecordingScreen(
-            screen_for(options, service), with_hint=not is_unattended and not options.json
-        )
         flow: Flow = options.flow or ("paste" if is_unattended else "auto")
         channels = _demo_channels(detect_answer_channels(flow), is_unattended=is_unattended)
+        recording_screen = _RecordingScreen(
+            screen_for(options, service, channels), with_hint=not is_unattended and not options.json
+        )
         line_source = _ApprovingLineSource(
             demo, recording_screen, None if is_unattended else open_line_source(), as_json=options.json
         )

@@ -38,14 +38,15 @@ def run(options: argparse.Namespace) -> int:
         return login_via_chat.run(options)
     service, owner = AuthService(current_home()), options.owner
     if options.finish is not None:
-        screen = screen_for(options, service)
+        screen = screen_for(options, service, AnswerChannels())
         print_connection(
             run_until_stopped(_complete_login(service, options.finish, screen)), as_json=options.json
         )
         return 0
     server = server_for_login(options, owner)
     flow = options.flow or server.options.flow
-    screen = screen_for(options, service, waits=not options.no_wait)
+    channels = detect_answer_channels(flow)
+    screen = screen_for(options, service, channels, waits=not options.no_wait)
     if options.no_wait:
         login = run_until_stopped(service.start_login(server, TERMINAL_ORIGIN, owner=owner, flow=flow))
         screen.show(login, browser_opened=False, port=None)
@@ -53,7 +54,6 @@ def run(options: argparse.Namespace) -> int:
             purpose = "Then paste it into" if login.poll_state is None else "To wait for the login"
             print(f"{purpose}: {finish_command(login.id)}", flush=True)
         return 0
-    channels = detect_answer_channels(flow)
     connection = run_until_stopped(log_in(service, server, screen, open_line_source(), channels, owner))
     uses_machine_grant = server.options.grant != "authorization_code"
     print_connection(connection, as_json=options.json, uses_machine_grant=uses_machine_grant)
@@ -82,10 +82,12 @@ def detect_answer_channels(flow: Flow) -> AnswerChannels:
     )
 
 
-def screen_for(options: argparse.Namespace, service: AuthService, *, waits: bool = True) -> Screen:
+def screen_for(
+    options: argparse.Namespace, service: AuthService, channels: AnswerChannels, *, waits: bool = True
+) -> Screen:
     """Return the screen for these options: JSON on standard output, or text for people on standard error.
 
-    `waits` is False if the command only shows the login.
+    `channels` are those of the login. `waits` is False if the command only shows the login.
     """
     if options.json:
         return JsonScreen()
@@ -103,6 +105,7 @@ def screen_for(options: argparse.Namespace, service: AuthService, *, waits: bool
         at_keyboard=is_at_keyboard(),
         can_paste=has_standard_input(),
         waits=waits,
+        expects_browser=waits and channels.open_browser is not None,
         # The Linux console does not know the control sequence of a link, and prints it as text.
         with_links=uses_colour(sys.stderr, environ) and environ.get("TERM") != "linux",
     )

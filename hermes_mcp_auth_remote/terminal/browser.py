@@ -21,6 +21,8 @@ _TEXT_BROWSERS = {"elinks", "links", "lynx", "w3m", "www-browser"}
 _UNESCAPED_CHARS = "/?:@=&+~-._#%"
 _RUNDLL_URL_HANDLER = "url.dll,FileProtocolHandler"
 _SSH_VARIABLES = ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY")
+# A command that finds no browser fails within this time. Some commands run as long as the browser.
+_MAX_OPENING_SECONDS = 1.0
 _CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
 
 
@@ -104,11 +106,13 @@ def open_browser(
     environ: Mapping[str, str] | None = None,
     platform: str = sys.platform,
     which: Callable[[str], str | None] = shutil.which,
+    max_wait_seconds: float = _MAX_OPENING_SECONDS,
 ) -> bool:
-    """Open a URL in the browser. Return True if a process was started.
+    """Open a URL in the browser. Return False if the command cannot start or fails at once.
 
-    The URL is one argument and never passes through a shell. True does not mean that a page opened: show the
-    URL in any case. Raises UnsafeUrl if the URL is neither https nor http on loopback.
+    Blocks until the command ends, `max_wait_seconds` at most. The URL is one argument and never passes
+    through a shell. True does not mean that a page opened: show the URL in any case. Raises UnsafeUrl if the
+    URL is neither https nor http on loopback.
     """
     escaped_url = escape_url(safe_url(url, "address to open"))
     environ = os.environ if environ is None else environ
@@ -129,9 +133,14 @@ def open_browser(
         )
     except (OSError, ValueError):
         return False
-    # Some openers run until the browser is closed. Reap the process when it ends.
-    threading.Thread(target=child.wait, daemon=True).start()
-    return True
+    try:
+        exit_code = child.wait(max_wait_seconds)
+    except subprocess.TimeoutExpired:
+        # Reap the process when it ends.
+        threading.Thread(target=child.wait, daemon=True).start()
+        return True
+    # rundll32 defines no exit code.
+    return exit_code == 0 or _RUNDLL_URL_HANDLER in command
 
 
 def _read_browser_variable(environ: Mapping[str, str]) -> list[tuple[str, ...]]:

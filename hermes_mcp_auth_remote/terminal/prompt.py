@@ -17,6 +17,7 @@ from hermes_mcp_auth_remote.service.redirect_uris import has_manual_client
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, Screen, open_listener
 from hermes_mcp_auth_remote.terminal.input import LineSource
 from hermes_mcp_auth_remote.terminal.loopback import Listener
+from hermes_mcp_auth_remote.threads import run_in_own_thread
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
 from hermes_mcp_auth_remote.values import Flow, Owner, Server
 
@@ -88,7 +89,7 @@ async def _run_login(
     try:
         # Without a listener the browser would end on an error page.
         open_url = channels.open_browser if listener is not None and login.poll_state is None else None
-        browser_opened = open_url is not None and open_url(login.authorization_url)
+        browser_opened = open_url is not None and await run_in_own_thread(open_url, login.authorization_url)
         answers.port = None if listener is None else listener.port
         answers.screen.show(login, browser_opened=browser_opened, port=answers.port)
         return await answers.wait_for_connection(login, line_source, at_keyboard=channels.at_keyboard)

@@ -59,6 +59,8 @@ class PlainScreen:
     can_paste: bool = True
     # False if this command only shows the login, and another one completes it.
     waits: bool = True
+    # True if the command tries to open a browser. If that fails, the first text of a login says so.
+    expects_browser: bool = False
     # True if the terminal supports hyperlinks (OSC 8): an address that wraps then stays one link.
     with_links: bool = False
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
@@ -77,7 +79,7 @@ class PlainScreen:
         is_qr_drawn = blocks is not None and self._fits(
             summary, blocks, self._steps(login, columns, browser_opened, port, has_qr=True, offers_qr=False)
         )
-        offers_qr = blocks is not None and not is_qr_drawn and self.at_keyboard
+        offers_qr = blocks is not None and not is_qr_drawn and self.at_keyboard and self.waits
         steps = self._steps(login, columns, browser_opened, port, has_qr=is_qr_drawn, offers_qr=offers_qr)
         qr_lines = [blocks or ""] if is_qr_drawn else []
         if has_qr and not is_qr_drawn and not offers_qr and (note := self._missing_qr_note(login)):
@@ -86,6 +88,8 @@ class PlainScreen:
         if not self._fits(summary, *qr_lines, steps):
             self._print_lines(summary, "")
         self.show_countdown(login, on_new_line=True)
+        # No later text of this login has to do with a browser of this machine.
+        self.expects_browser = False
 
     def _steps(
         self,
@@ -108,6 +112,7 @@ class PlainScreen:
                 "" if port is None else ssh_forward_command(self.environ, login.request.redirect_uri)
             ),
             offers_qr=offers_qr,
+            browser_failed=self.expects_browser and not browser_opened,
         )
         steps = next_step(login, browser_opened=browser_opened, port=port, columns=columns, options=options)
         # Do not wrap or indent the address: the user copies the whole line.

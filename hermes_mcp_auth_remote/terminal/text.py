@@ -68,7 +68,8 @@ class NextStepOptions:
 
     `allows_device` is False if the operator has disabled the device flow. `can_paste` is False if standard
     input is closed. `waits` is False if another command completes the login. `forward_command` forwards the
-    port. `offers_qr` is True if the user can type "qr".
+    port. `offers_qr` is True if the user can type "qr". `browser_failed` is True if the command could open no
+    browser.
     """
 
     allows_device: bool = True
@@ -76,6 +77,7 @@ class NextStepOptions:
     waits: bool = True
     forward_command: str = ""
     offers_qr: bool = False
+    browser_failed: bool = False
 
 
 def next_step(
@@ -98,22 +100,26 @@ def next_step(
     if not waits:
         paste = "Copy that page's whole address."
     elif not can_paste:
-        paste = f"Copy that page's whole address, and pipe it into: {finish_command(login.id)}"
+        paste = f"Copy that page's whole address, and pipe it into `{finish_command(login.id)}`."
     forward_hint = ""
+    failure = "No browser was opened on this machine. " if options.browser_failed else ""
     if browser_opened:
         instruction = (
             "A browser was opened. Continue there: this command ends by itself. If no browser appeared, open "
             f"the address above. On another device {expected_failure} {paste}"
         )
     elif is_loopback_host(_host(login.request.redirect_uri)):
-        instruction = f"Open the address on any device. After you approve, {expected_failure} {paste}"
+        instruction = (
+            f"{failure}Open the address on any device. After you approve, {expected_failure} {paste}"
+        )
         if port is not None:
             hint = "Or run this on your computer first; then you need not copy that page's address:"
             forward_hint = wrap_text(hint, columns)
             # Keep the command unbroken on its own line: the user copies it.
             forward_hint += f"\n{options.forward_command or f'ssh -N -L {port}:127.0.0.1:{port} USER@HOST'}"
     else:
-        instruction = f"Open the address on any device and approve. {paste.replace('that', 'the last', 1)}"
+        paste = paste.replace("that", "the last", 1)
+        instruction = f"{failure}Open the address on any device and approve. {paste}"
     warning = "Paste it only here, and only for a login that you started. Ctrl-C cancels."
     if not waits:
         warning = "Use it only for a login that you started."

@@ -211,6 +211,15 @@ def test_the_browser_gets_the_url_as_one_argument_without_a_shell(
     assert browser_arguments == f"{waiting['authorization_url']}\n"
 
 
+@covers("browser-failure")
+def test_a_login_in_a_browser_says_that_no_browser_opened(cli: Cli, demo: Demo, tmp_path: Path) -> None:
+    # This directory has no program that opens a browser.
+    with cli.start("login", "demo", "--flow", "loopback", env={"PATH": str(tmp_path)}) as login:
+        assert login.process.stderr is not None
+        lines = iter(login.process.stderr.readline, b"")
+        assert any(b"No browser was opened on this machine." in line for line in lines)
+
+
 @pytest.mark.parametrize("more", [(), ("--no-wait",), ("--flow", "device")])
 def test_login_refuses_a_server_with_a_machine_grant(cli: Cli, demo: Demo, more: tuple[str, ...]) -> None:
     cli.configure(demo.mcp_url, grant="client_credentials", client_id="job-7", client_secret="ours-alone")

@@ -20,6 +20,7 @@ from hermes_mcp_auth_remote.terminal.browser import (
     escape_url,
     open_browser,
 )
+from tests.requirements import covers
 
 URL = "https://login.example/authorize?a=1&b=$(touch%20/tmp/x);c='d'"
 
@@ -145,7 +146,9 @@ def test_the_browser_gets_one_argument_and_its_output_is_dropped(
     import os
 
     fifo, program = write_browser(tmp_path)
-    assert open_browser(URL, {"BROWSER": f"'{program}' --flag"}, "linux", lambda name: name)
+    # The program runs until its arguments are read.
+    environ = {"BROWSER": f"'{program}' --flag"}
+    assert open_browser(URL, environ, "linux", lambda name: name, max_wait_seconds=0)
     session, stdin, *arguments = fifo.read_text(encoding="utf-8").split("\0")
     assert arguments == ["--flag", ESCAPED_URL]
     assert stdin == ""
@@ -176,3 +179,20 @@ def test_an_unsafe_url_is_never_opened(tmp_path: Path, url: str) -> None:
 def test_open_browser_returns_false_if_no_program_starts(tmp_path: Path) -> None:
     assert not open_browser(URL, {}, "linux", lambda name: None)
     assert not open_browser(URL, {"BROWSER": "x"}, "linux", lambda name: str(tmp_path / "missing"))
+
+
+@covers("browser-failure")
+@pytest.mark.parametrize(
+    ("environ", "program", "is_opened"),
+    [
+        ({"BROWSER": "x"}, "/bin/true", True),
+        # xdg-open without a display and without a browser ends in the same way.
+        ({"BROWSER": "x"}, "/bin/false", False),
+        # Windows defines no exit code of rundll32.
+        ({"WSL_DISTRO_NAME": "x"}, "/bin/false", True),
+    ],
+)
+def test_a_command_that_fails_at_once_has_opened_no_browser(
+    environ: Mapping[str, str], program: str, *, is_opened: bool
+) -> None:
+    assert open_browser(URL, environ, "linux", lambda _: program, max_wait_seconds=60) is is_opened

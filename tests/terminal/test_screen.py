@@ -184,6 +184,24 @@ def test_no_qr_code_if_it_is_disabled_or_cannot_be_shown(
     assert "No QR code" not in text
 
 
+@covers("browser-failure")
+def test_a_browser_that_did_not_open_is_named_once(demo: Demo, tmp_path: Path) -> None:
+    sentence = "No browser was opened on this machine. Open the address on any device."
+    assert sentence in " ".join(render_login(demo, tmp_path, 80, 60, expects_browser=True).split())
+    for options in ({"expects_browser": True, "browser_opened": True}, {}):
+        assert sentence not in " ".join(render_login(demo, tmp_path, 80, 60, **options).split())  # type: ignore[arg-type]
+
+
+@covers("qr-fits")
+@pytest.mark.parametrize("rows", [24, 60])
+def test_a_command_that_does_not_wait_offers_no_qr_code_to_type(
+    demo: Demo, tmp_path: Path, rows: int
+) -> None:
+    text = render_login(demo, tmp_path, 80, rows, at_keyboard=True, waits=False)
+    assert '"qr"' not in text
+    assert ("█" in text) == ("No QR code" not in text)
+
+
 def test_a_file_gets_no_qr_code(demo: Demo, tmp_path: Path) -> None:
     assert "█" not in render_login(demo, tmp_path, 0, 0)
 
