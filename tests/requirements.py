@@ -497,6 +497,11 @@ REQUIREMENTS = (
         "this package",
     ),
     Requirement(
+        "readme-runs",
+        "The Python examples of the README run, and the README says what each of them needs.",
+        "this package",
+    ),
+    Requirement(
         "unknown-owner",
         "If nothing is stored for the owner that a command names, the command says so.",
         "this package",

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+import httpx
 import pytest
+from mcp.client.auth import OAuthClientProvider
+from mcp.shared.auth import OAuthClientMetadata
+from pydantic import AnyUrl
 
 from hermes_mcp_auth_remote.cli.connection_status import UNREADABLE
 from hermes_mcp_auth_remote.cli.extras import install_command
 from hermes_mcp_auth_remote.cli.output import EXIT_CODES, LOGIN_NEEDED_EXIT_CODE
 from hermes_mcp_auth_remote.cli.status_table import TABLE_HEADER
+from hermes_mcp_auth_remote.login import Connection
 from hermes_mcp_auth_remote.phrases import NOT_CONNECTED
 from hermes_mcp_auth_remote.status import ConnectionState
+from tests.consent_form import approve
+from tests.leak_check import watch_secrets
+from tests.parts.authorization_server import Demo, serve_demo
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
@@ -39,6 +49,50 @@ def test_every_python_example_compiles_and_its_imports_exist(code: str) -> None:
     compile(code, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     lines = [line for line in code.splitlines() if re.match(r"(from|import) ", line)]
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
+
+
+@pytest.fixture
+def demo() -> Iterator[Demo]:
+    with serve_demo() as demo:
+        watch_secrets(demo.authorization_server.minted_secrets)
+        yield demo
+
+
+@covers("readme-runs")
+def test_the_python_examples_of_the_readme_run(
+    demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in (("HOME", tmp_path), ("HERMES_HOME", tmp_path / ".hermes")):
+        monkeypatch.setenv(variable, str(value))
+    names: dict[str, object] = {
+        "url": demo.mcp_url,
+        "send_privately": lambda address: names.update(pasted_text=approve(address)),
+        "client_metadata": OAuthClientMetadata(redirect_uris=[AnyUrl("http://127.0.0.1:1/callback")]),
+        "redirect_handler": None,
+        "callback_handler": None,
+    }
+    # The login comes first: the other examples use its tokens.
+    for example in sorted(code_blocks("python"), key=lambda code: "start_login" not in code):
+        code = example.replace("https://mcp.linear.app/mcp", demo.mcp_url).replace("{...}", "{}")
+        result = eval(compile(code, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+        if result is not None:
+            asyncio.run(result)
+    connection, response = names["connection"], names["response"]
+    assert isinstance(connection, Connection)
+    assert isinstance(response, httpx.Response)
+    # 400: the body is no MCP request. The server has accepted the token.
+    assert response.status_code == 400
+    assert isinstance(names["provider"], OAuthClientProvider)
+
+
+@covers("readme-runs")
+def test_the_readme_says_what_each_python_example_needs() -> None:
+    for code in code_blocks("python"):
+        text_before = README.partition(code)[0].rpartition("```")[0].rpartition("\n## ")[2]
+        if "import httpx\n" in code:
+            assert "uses httpx, which the installation above includes" in text_before
+        if "from mcp" in code:
+            assert "pip install 'mcp>=2.0'" in text_before
 
 
 def test_the_readme_names_exactly_the_commands_of_the_program() -> None:

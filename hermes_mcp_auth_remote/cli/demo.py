@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import shlex
 import shutil
 import sys
@@ -58,6 +59,11 @@ APPROVE_HINT = (
 )
 
 
+# The options of a curl command that calls the tool `whoami`.
+_TOOL_CALL = (
+    "-H 'Accept: application/json' -H 'Content-Type: application/json' -d "
+    '\'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"whoami"}}\''
+)
 SERVE_INTRODUCTION = (
     "An MCP server and its authorization server run on this machine until Ctrl-C. In another terminal, set "
     "HERMES_HOME, so that your own logins stay as they are. Then try the commands. A login shows an address: "
@@ -129,6 +135,8 @@ def _serve(*, as_json: bool) -> int:
 
 def _commands_to_try(url: str, broken_url: str, home: str) -> Iterator[str]:
     program = program_name()
+    if (environment := os.environ.get("VIRTUAL_ENV")) and program == Path(sys.argv[0]).name:
+        yield f"  . {shlex.quote(environment)}/bin/activate"
     yield f"  export HERMES_HOME={shlex.quote(home)}"
     yield f"  {program} login demo --url {url}"
     for arguments in (
@@ -136,12 +144,16 @@ def _commands_to_try(url: str, broken_url: str, home: str) -> Iterator[str]:
         "login demo --flow device",
         "status",
         "token demo",
-        f"header demo | curl -I -H @- {url}",
         "run demo --env MCP_TOKEN -- sh -c 'echo $MCP_TOKEN'",
         "doctor demo",
-        "logout demo",
     ):
         yield f"  {program} {arguments}"
+    yield "\nWithout a token, the server answers with 401 and a challenge:"
+    yield f"  curl -i {url}"
+    yield "\nWith a token, the server calls a tool:"
+    yield f"  {program} header demo | curl -sS -H @- {_TOOL_CALL} {url}"
+    yield "\nRevoke and delete the tokens:"
+    yield f"  {program} logout demo"
     yield "\nThis server is broken. See what a login and doctor say:"
     yield f"  {program} doctor {broken_url}"
     yield f"  {program} login broken --url {broken_url}"
@@ -155,7 +167,8 @@ def program_name() -> str:
     path_on_search_path = shutil.which(program.name)
     if path_on_search_path is not None and program.exists() and Path(path_on_search_path).samefile(program):
         return program.name
-    return shlex.quote(str(program))
+    # The user may type the command in another directory.
+    return shlex.quote(str(program.absolute()))
 
 
 def _demo_channels(channels: AnswerChannels, *, is_unattended: bool) -> AnswerChannels:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -210,6 +212,36 @@ def test_the_servers_of_the_demo_keep_running_for_other_commands(cli: Cli) -> No
         assert "PKCE" in doctor.out + doctor.err
         serving.process.send_signal(signal.SIGINT)
         assert serving.process.wait(20) == 0
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_commands_of_the_demo_run_as_printed(cli: Cli, demo: Demo) -> None:
+    with cli.start("demo", "--serve") as serving:
+        assert serving.process.stdout is not None
+        lines = list[str]()
+        while not lines or "login broken" not in lines[-1]:
+            lines.append(serving.process.stdout.readline().decode())
+        commands = [line.strip() for line in lines if line.startswith("  ")]
+        [export, login, _, _, *others, _] = commands
+        home = Path(shlex.split(export)[1].removeprefix("HERMES_HOME="))
+        log_in(Cli(home, ()), demo, "demo", *shlex.split(login)[-2:], "--flow", "paste")
+        outputs = dict[str, str]()
+        for command in others:
+            process = subprocess.run(
+                ["sh", "-c", f"{export}\n{command}"],
+                capture_output=True,
+                text=True,
+                env=cli.environ(),
+                timeout=40,
+                check=False,
+            )
+            outputs[command] = process.stdout
+            assert process.returncode == (6 if "doctor http" in command else 0), (command, process.stderr)
+        [challenge] = [outputs[command] for command in others if command.startswith("curl")]
+        assert challenge.startswith("HTTP/1.1 401")
+        assert "www-authenticate: Bearer resource_metadata=" in challenge
+        [answer] = [outputs[command] for command in others if " header demo | curl" in command]
+        assert json.loads(answer)["result"]["content"][0]["text"] == "ada@example.com"
 
 
 def test_a_closed_standard_input_is_not_asked_for_a_paste(cli: Cli, demo: Demo) -> None:
