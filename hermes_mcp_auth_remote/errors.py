@@ -56,7 +56,7 @@ from __future__ import annotations
 
 MAX_SERVER_MESSAGE_CHARS = 300
 # The reason of an AuthorizationRequired if no login is stored.
-NEVER_LOGGED_IN = "nobody has logged in yet"
+NEVER_LOGGED_IN = "no user has logged in yet"
 
 
 def clean_server_message(text: str) -> str:

@@ -492,6 +492,11 @@ REQUIREMENTS = (
         "this package",
     ),
     Requirement(
+        "help-fits",
+        "The help that a bare command prints fits a window of 80 columns and 24 rows.",
+        "this package",
+    ),
+    Requirement(
         "browser-failure",
         "If no browser could be opened, the terminal says so, and what to do instead.",
         "this package",
@@ -640,7 +645,7 @@ REQUIREMENTS = (
         "security 4, 20",
     ),
     Requirement(
-        "nobody-to-ask",
+        "no-user-to-ask",
         "If no user can be prompted, a call fails at once, and its error has no URL.",
         "this package",
     ),

@@ -129,6 +129,22 @@ def test_a_name_that_no_file_can_have_is_a_clear_error(tmp_path: Path) -> None:
         ),
         ({"auth": "oauth", "oauth": {"clientid": "a"}}, "Did you mean `client_id`?"),
         ({"auth": "oauth", "oauth": {"Client-Secret": "a"}}, "Did you mean `client_secret`?"),
+        (
+            {"auth": "oauth", "scopes": "a"},
+            "a.scopes is not known and is ignored. Did you mean `scope`, in the section `oauth:`?",
+        ),
+        (
+            {"auth": "oauth", "client-id": "a"},
+            "a.client-id is not known and is ignored. Did you mean `client_id`, in the section `oauth:`?",
+        ),
+        (
+            {"auth": "oauth", "heders": {}},
+            "a.heders is not known and is ignored. Did you mean `headers`?",
+        ),
+        (
+            {"auth": "oauth", "oauth": {"client_cert": "a"}},
+            "a.oauth.client_cert is ignored. Write it as mcp_servers.a.client_cert.",
+        ),
         ({"auth": "oauth", "oauth": {"zzz": "a"}}, "a.oauth.zzz is not known and is ignored. Remove it"),
         ({"auth": "oauth", "oauth": {"identity_provider": {"tokenfile": "a"}}}, "Did you mean `token_file`?"),
         ({"auth": "oauth", "oath": {}}, "a.oath is not known and is ignored. Did you mean"),
@@ -154,7 +170,7 @@ def test_a_probable_mistake_in_an_entry_is_named(
 
 @covers("config-names-mistakes")
 def test_what_this_program_or_hermes_reads_is_no_mistake(tmp_path: Path) -> None:
-    entry = dict.fromkeys([*known_keys.ENTRY_KEYS, "something_from_the_future"], "x")
+    entry = dict.fromkeys([*known_keys.ENTRY_KEYS, "something_from_the_future", "resources"], "x")
     entry["oauth"] = dict.fromkeys(known_keys.OAUTH_KEYS)  # type: ignore[assignment]
     others = {
         "key": {"url": "https://b.example", "headers": {"Authorization": "Bearer x"}},

@@ -140,7 +140,7 @@ class AllowList:
         return self.owners == "per_user" if self.connect_urls is None else self.connect_urls
 
     def is_admin(self, sender: Sender) -> bool:
-        """Return True for an administrator; if none is named, for each user whom the operator lists by id."""
+        """Return True for an administrator; if none is named, for each user that `users` lists."""
         if self.admins is None and not self.admin_roles:
             return sender.user_id in self.users
         return sender.user_id in (self.admins or ()) or self._has_role(self.admin_roles, sender)

@@ -17,16 +17,13 @@ from hermes_mcp_auth_remote.platforms import PLATFORMS, id_examples, join_altern
 _PLAIN_HELP: dict[str, Any] = {"color": False} if sys.version_info >= (3, 14) else {}
 _FLOWS = ("auto", "loopback", "device", "paste")
 
+# The whole text fits a window of 80 columns and 24 rows, with the command line and the next prompt.
 _EPILOG = """\
-exit codes:
-  0 done             5 login failed
-  1 other error      6 server error
-  2 usage            7 network
-  3 configuration    8 files
-  4 login needed     130 interrupted
+Help and examples for a command: hermes-mcp-auth COMMAND --help
 
-The command reads servers from config.yaml in HERMES_HOME (~/.hermes) and
-stores tokens in mcp-tokens/ beside it. The output of --json: docs/json.md"""
+exit codes: 0 done, 2 usage, 3 configuration, 4 login needed, 5 login failed,
+6 server error, 7 network, 8 files, 130 interrupted, 1 any other error.
+Files: config.yaml and mcp-tokens/ in HERMES_HOME (~/.hermes)."""
 _LOGIN = """\
 Shows an address to open on any device. If the provider supports it, you enter
 a code there and bring nothing back. Otherwise, paste the address that the
@@ -104,6 +101,8 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=22, width=_help_columns())
+        # argparse counts too little indentation for commands, so their help would begin on a line of its own.
+        self._action_max_length = len("  -h, --help")
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if _help_columns() == _HELP_COLUMNS:
@@ -135,14 +134,18 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the argument parser. Its `verb` names the module of `cli` that runs the command."""
     parser = argparse.ArgumentParser(
         "hermes-mcp-auth",
+        # The usage has all options: a list of them would only repeat it.
+        usage="%(prog)s [--help] [--version] COMMAND ...",
+        add_help=False,
         description="Log in to remote MCP servers from a machine without a browser.",
         epilog=_EPILOG,
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
         **_PLAIN_HELP,
     )
-    parser.add_argument("--version", action="store_true", help="print the version and exit")
-    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", title="commands")
+    parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="store_true", help=argparse.SUPPRESS)
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", title="commands", prog=parser.prog)
 
     def add(
         verb: str,

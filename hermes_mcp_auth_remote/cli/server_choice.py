@@ -29,7 +29,7 @@ def choose_server(options: argparse.Namespace) -> str:
     """Return the name or the address of a server that the user chooses at the terminal.
 
     Without a terminal, lists the servers and ends with the usage. Raises ConfigError for a program that reads
-    JSON, KeyboardInterrupt at the end of the input.
+    JSON and if config.yaml cannot be read, KeyboardInterrupt at the end of the input.
     """
     if options.json:
         raise ConfigError("No server was named.", "Name a server of config.yaml, or give its address.")
@@ -67,21 +67,16 @@ def read_url() -> str:
 
 
 def _known_names(configuration: Configuration, owner: Owner) -> list[str]:
-    """List the servers of config.yaml that use OAuth, and those with a login of the owner."""
-    names = stored_server_names(owner)
-    try:
-        return list(
-            dict.fromkeys(
-                [*configuration.server_names(), *(it for it in names if not configuration.has_entry(it))]
-            )
-        )
-    except ConfigError as error:
-        report_error(error, as_json=False)
-        return names
+    """List the servers of config.yaml that use OAuth, and those with a login of the owner.
+
+    Raises ConfigError if config.yaml cannot be read: no answer could then name a server.
+    """
+    stored_names = (name for name in stored_server_names(owner) if not configuration.has_entry(name))
+    return list(dict.fromkeys([*configuration.server_names(), *stored_names]))
 
 
 def _describe_state(name: str, owner: Owner, configuration: Configuration) -> str:
-    """Say whether a server is connected, and as whom."""
+    """Say whether a server is connected, and with which account."""
     try:
         server = resolve_server(name, owner, configuration, with_suggestions=False)
         connection = AuthService(current_home()).blocking.connection(server, owner)

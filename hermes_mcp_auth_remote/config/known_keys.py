@@ -71,6 +71,8 @@ _OWN_OAUTH_KEYS = (
     "trusted_issuers",
 )
 OAUTH_KEYS = (*_HERMES_OAUTH_KEYS, *_OWN_OAUTH_KEYS)
+# `resources`, which Hermes reads in `tools:`, is no misspelt `oauth.resource`.
+_MISPLACED_OAUTH_KEYS = tuple(key for key in OAUTH_KEYS if key not in {*ENTRY_KEYS, "resource"})
 IDENTITY_PROVIDER_KEYS = ("token_endpoint", "token_file", "client_id", "client_secret", "subject_type")
 SECTIONS = ("mcp_servers", "mcp_auth_chats")
 
@@ -86,17 +88,18 @@ _CREDENTIAL_HEADERS = ("authorization", "api-key", "apikey", "token", "x-auth")
 def entry_warnings(name: str, entry: Mapping[str, object]) -> tuple[str, ...]:
     """Return what is probably wrong with an entry of `mcp_servers`, a sentence or two each."""
     path = f"mcp_servers.{name}"
-    warnings = [*_misplaced_keys(path, entry), *_misspelt_keys(path, entry, ENTRY_KEYS)]
+    warnings = [*_misplaced_keys(path, entry), *_misspelt_keys(path, entry)]
     section = entry.get("oauth")
     if isinstance(section, Mapping):
         oauth = cast("Mapping[str, object]", section)
-        warnings += _unknown_keys(f"{path}.oauth", oauth, OAUTH_KEYS)
+        warnings += _unknown_keys(f"{path}.oauth", oauth, OAUTH_KEYS, parent_keys=ENTRY_KEYS)
         provider = oauth.get("identity_provider")
         if isinstance(provider, Mapping):
             warnings += _unknown_keys(
                 f"{path}.oauth.identity_provider",
                 cast("Mapping[str, object]", provider),
                 IDENTITY_PROVIDER_KEYS,
+                parent_keys=OAUTH_KEYS,
             )
     if _lacks_oauth(entry):
         warnings.append(
@@ -138,17 +141,26 @@ def _misplaced_keys(path: str, entry: Mapping[str, object]) -> Iterator[str]:
             yield f"{path}.{key} is ignored. Write it as {path}.oauth.{key}, in the section `oauth:`."
 
 
-def _misspelt_keys(path: str, members: Mapping[str, object], keys: Iterable[str]) -> Iterator[str]:
-    known_keys = tuple(keys)
-    for key in members:
-        if key not in known_keys and (similar := _similar(key, known_keys, _CUTOFF)):
-            yield f"{path}.{_shorten(key)} is not known and is ignored. Did you mean `{similar[0]}`?"
+def _misspelt_keys(path: str, entry: Mapping[str, object]) -> Iterator[str]:
+    """Yield a warning for each key that is almost a key of the entry or of its `oauth:`."""
+    for key in entry:
+        if key in ENTRY_KEYS or key in OAUTH_KEYS:
+            continue
+        if similar := _similar(key, (*ENTRY_KEYS, *_MISPLACED_OAUTH_KEYS), _CUTOFF):
+            meant_key = similar[0]
+            meant = f"`{meant_key}`" if meant_key in ENTRY_KEYS else f"`{meant_key}`, in the section `oauth:`"
+            yield f"{path}.{_shorten(key)} is not known and is ignored. Did you mean {meant}?"
 
 
-def _unknown_keys(path: str, members: Mapping[str, object], keys: Iterable[str]) -> Iterator[str]:
-    known_keys = tuple(keys)
+def _unknown_keys(
+    path: str, members: Mapping[str, object], keys: Iterable[str], *, parent_keys: Iterable[str]
+) -> Iterator[str]:
+    """Yield a warning for each key that a section does not have. `parent_keys`: those of its parent."""
+    known_keys, parent = tuple(keys), path.rpartition(".")[0]
     for key in members:
-        if key not in known_keys:
+        if key not in known_keys and key in parent_keys:
+            yield f"{path}.{key} is ignored. Write it as {parent}.{key}."
+        elif key not in known_keys:
             similar = _similar(key, known_keys, 0.6)
             advice = (
                 f"Did you mean `{similar[0]}`?"

@@ -410,7 +410,7 @@ class Person:
 
 
 class PeopleStore(Protocol):
-    """The users whom administrators have admitted from a chat."""
+    """The users that administrators have admitted from a chat."""
 
     def list_all(self) -> list[Person]:
         """Return all admitted users; raises StoreError."""
@@ -449,5 +449,5 @@ class Store(CredentialStore, LeaseStore, Protocol):
 
     @property
     def people(self) -> PeopleStore:
-        """The users whom administrators have admitted from a chat."""
+        """The users that administrators have admitted from a chat."""
         ...

@@ -328,6 +328,17 @@ def test_an_error_for_each_exit_code(cli: Cli, demo: Demo) -> None:
     compare_transcript("errors", "\n".join(transcript), cli)
 
 
+@covers("help-fits")
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_the_help_fits_a_small_window_with_the_command_and_the_prompt(
+    cli: Cli, arguments: tuple[str, ...]
+) -> None:
+    lines = cli.run(*arguments).out.splitlines()
+    assert len(lines) <= 22
+    assert max(map(len, lines)) <= 80
+    assert "--version" in lines[0]
+
+
 @pytest.mark.parametrize(
     "verb", ["", "login", "status", "token", "header", "run", "connect", "logout", "serve", "demo"]
 )

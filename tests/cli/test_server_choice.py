@@ -113,8 +113,27 @@ def test_without_a_terminal_the_servers_are_listed_with_the_usage(cli: Cli, demo
     result = cli.run("login")
     assert (result.exit_code, result.out) == (2, "")
     compare_transcript("login-choice-no-terminal", result.err, cli)
-    (cli.home / "config.yaml").write_text("mcp_servers: [")
-    broken = cli.run("login")
-    assert broken.exit_code == 2
-    assert "not valid YAML" in broken.err
-    assert "other: " in broken.err
+
+
+@covers("server-choice")
+@pytest.mark.tmux
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("config.yaml", "mcp_servers: [", "not valid YAML"),
+        ("config.yaml", "mcp_servers: [1]", "must be a mapping"),
+    ],
+)
+def test_a_broken_file_ends_the_command_instead_of_a_question(
+    cli: Cli, demo: Demo, file: str, text: str, message: str
+) -> None:
+    write_servers(cli, demo)
+    (cli.home / file).write_text(text)
+    result = cli.run("login")
+    assert (result.exit_code, message in result.err) == (3, True)
+    with open_terminal([*COMMAND, "login"], env=cli.environ()) as screen:
+        assert screen.wait_for_exit() == 3
+        assert message in screen.full_text()
+        assert QUESTION not in screen.full_text()
+    # An address needs no file.
+    assert cli.run("login", "--url", demo.mcp_url, "--no-wait").exit_code == 0

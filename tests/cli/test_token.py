@@ -101,14 +101,14 @@ def test_token_without_a_login_fails(cli: Cli, demo: Demo) -> None:
     result = cli.run("token", "demo")
     assert (result.exit_code, result.out) == (4, "")
     assert result.err == (
-        "✗ demo needs a login: nobody has logged in yet.\n  Run `hermes-mcp-auth login demo`.\n"
+        "✗ demo needs a login: no user has logged in yet.\n  Run `hermes-mcp-auth login demo`.\n"
     )
     assert cli.run("token", "demo", "--json").events == [
         {
             "version": 1,
             "event": "error",
             "error": "authorization_required",
-            "message": "demo needs a login: nobody has logged in yet.",
+            "message": "demo needs a login: no user has logged in yet.",
             "advice": "Run `hermes-mcp-auth login demo`.",
             "server": "demo",
             "login_id": None,

@@ -34,7 +34,7 @@ def write_config(home: Path, chats: object, **servers: str) -> None:
     (home / "config.yaml").write_text(json.dumps({"mcp_servers": entries, "mcp_auth_chats": chats}))
 
 
-@covers("advice-note", "nobody-to-ask")
+@covers("advice-note", "no-user-to-ask")
 @pytest.mark.parametrize(
     ("chats", "owner", "text"),
     [

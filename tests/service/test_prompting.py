@@ -98,7 +98,7 @@ def test_a_revoked_session_prompts_during_a_call_and_the_call_succeeds(
     asyncio.run(story())
 
 
-@covers("nobody-to-ask")
+@covers("no-user-to-ask")
 def test_a_call_without_a_prompter_fails_at_once_and_names_a_waiting_login_but_no_url(
     service: AuthService, server: Server
 ) -> None:
@@ -129,7 +129,7 @@ def user_who_waits(loop_clock: LoopClock, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.usefixtures("user_who_waits")
-@covers("nobody-to-ask")
+@covers("no-user-to-ask")
 def test_a_call_stops_waiting_at_its_limit_and_the_login_stays_open(
     service: AuthService, server: Server
 ) -> None:

@@ -92,7 +92,7 @@ def test_after_a_restart_a_valid_token_is_read_once_without_a_request(
 def test_without_a_login_authorization_is_required_and_no_request_is_sent(
     service: AuthService, server: Server, demo: Demo
 ) -> None:
-    with pytest.raises(AuthorizationRequired, match="nobody has logged in yet"):
+    with pytest.raises(AuthorizationRequired, match="no user has logged in yet"):
         get_header(service.session(server))
     with pytest.raises(AuthorizationRequired):
         service.session(server).header_blocking()

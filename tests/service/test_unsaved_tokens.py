@@ -128,7 +128,7 @@ def test_unsaved_tokens_do_not_return_after_a_logout(
         get_header(session)
     FileStore(tmp_path).delete(KEY)
     clock.now += BACKOFF_SECONDS
-    with pytest.raises(AuthorizationRequired, match="nobody has logged in"):
+    with pytest.raises(AuthorizationRequired, match="no user has logged in"):
         get_header(session)
     assert read_credential_files(tmp_path) == {}
 
