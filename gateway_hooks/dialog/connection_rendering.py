@@ -139,15 +139,26 @@ class ConnectionRenderer:
         A server that the operator has not configured gets no button: its entry is gone.
         """
         messages = self.renderer.messages
-        connect_button = Button(
-            messages.connect_button.format(server=truncate(replace_unprintable(server_name), 40)),
-            encode_action("connect", tag_of(server_name)),
-        )
         return Card(
             messages.disconnected_title.format(server=display_name(server_name)),
             paragraphs=(messages.tokens_revoked if is_revoked else messages.revocation_unconfirmed,),
-            buttons=((connect_button,),) if is_configured else (),
+            buttons=((self._connect_button(server_name),),) if is_configured else (),
         )
+
+    def not_connected_card(self, server_name: str, *, is_configured: bool = True) -> Card:
+        """Return a card that says that a server is not connected, so that there is nothing to disconnect."""
+        messages = self.renderer.messages
+        return Card(
+            messages.failed_title.format(server=display_name(server_name)),
+            paragraphs=(messages.nothing_to_disconnect,),
+            buttons=((self._connect_button(server_name),),) if is_configured else (),
+        )
+
+    def _connect_button(self, server_name: str) -> Button:
+        label = self.renderer.messages.connect_button.format(
+            server=truncate(replace_unprintable(server_name), 40)
+        )
+        return Button(label, encode_action("connect", tag_of(server_name)))
 
     def refusal_card(self, reason: Refusal, waiting_count: int) -> Card:
         """Return a card that says why no other login can start now."""

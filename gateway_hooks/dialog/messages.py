@@ -155,6 +155,7 @@ class Messages:
     keep_connection_button: str = "Keep it"
     still_connected: str = "{server} stays connected."
     disconnected_title: str = "{server}: disconnected"
+    nothing_to_disconnect: str = "There is nothing to disconnect."
     tokens_revoked: str = "The tokens are revoked and deleted."
     revocation_unconfirmed: str = (
         "The tokens are deleted here. The provider did not confirm that it revoked them: check its page of "

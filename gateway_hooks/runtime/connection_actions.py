@@ -9,9 +9,9 @@ from gateway_hooks.dialog.intents import Disconnect
 from gateway_hooks.dialog.platform import Chat, IncomingEvent
 from gateway_hooks.dialog.servers import Servers
 from gateway_hooks.runtime.context import Context
-from hermes_mcp_auth_remote.errors import McpAuthError
+from hermes_mcp_auth_remote.errors import McpAuthError, StoreError
 from hermes_mcp_auth_remote.threads import run_file_work
-from hermes_mcp_auth_remote.values import CredentialKey, Owner
+from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 
 
 class ConnectionActions:
@@ -59,6 +59,13 @@ class ConnectionActions:
                 statuses.append(ServerStatus(name, error=error))
         return statuses
 
+    async def _is_connected(self, server: Server, owner: Owner) -> bool:
+        """Return True if tokens are stored, even if they cannot be read."""
+        try:
+            return await self._context.service.connection(server, owner) is not None
+        except StoreError:
+            return True
+
     async def disconnect(self, intent: Disconnect, event: IncomingEvent, chat: Chat) -> None:
         """Disconnect a server if the user has confirmed, else ask the user; raises ChatError, ConfigError."""
         messages, owner = self._context.messages, self._context.owner(event.sender.user_id)
@@ -80,6 +87,14 @@ class ConnectionActions:
             return
         if server is None:
             await self.show_connections(event, chat)
+        elif not await self._is_connected(server, owner):
+            if is_confirmed:
+                # A login may wait. A store may hold the client of an earlier login.
+                await self._context.service.logout(server, owner)
+            card = self._context.connection_renderer.not_connected_card(
+                server.name, is_configured=is_configured
+            )
+            await self._context.reply(chat, event, card)
         elif is_confirmed is None:
             await self._context.reply(
                 chat, event, self._context.connection_renderer.still_connected_card(server.name)

@@ -58,6 +58,44 @@ def test_connections_are_listed_and_disconnected(start_bot: StartBot, demo: Demo
     assert ada.room.toasts[-1] == "One moment…"
 
 
+@pytest.mark.parametrize("state", ["never connected", "waiting", "disconnected"])
+@pytest.mark.parametrize("text", ["/disconnect notes", "/disconnect notes yes"])
+def test_a_server_that_is_not_connected_needs_no_confirmation(
+    ada: ChatUser, bot: ChatBot, state: str, text: str
+) -> None:
+    if state == "disconnected":
+        connect_server(bot, ada)
+        ada.send_text("/disconnect notes yes")
+        assert ada.last_card.title == "notes: disconnected"
+    elif state == "waiting":
+        ada.send_text("/connect notes")
+    ada.send_text(text)
+    assert ada.last_card.title == "notes: not connected"
+    assert ada.last_card.paragraphs == ("There is nothing to disconnect.",)
+    # A confirmed disconnect also ends a login that waits, as a logout does.
+    assert len(bot.waiting_logins()) == (state == "waiting" and not text.endswith("yes"))
+    ada.press("Connect notes")
+    assert ada.last_card.title == "Connect notes"
+
+
+def test_the_second_of_two_confirmations_says_that_there_is_nothing_left(ada: ChatUser, bot: ChatBot) -> None:
+    connect_server(bot, ada)
+    for _ in range(2):
+        ada.send_text("/disconnect notes")
+    ada.press("Yes, disconnect")
+    ada.send_text("/disconnect notes yes")
+    assert ada.last_card.title == "notes: not connected"
+
+
+def test_unreadable_tokens_can_be_disconnected(ada: ChatUser, bot: ChatBot, tmp_path: Path) -> None:
+    connect_server(bot, ada)
+    (tmp_path / "mcp-tokens" / "notes.json").write_text("{")
+    ada.send_text("/disconnect notes")
+    assert ada.last_card.title == "Disconnect notes?"
+    ada.press("Yes, disconnect")
+    assert ada.last_card.title == "notes: disconnected"
+
+
 def test_failed_revocation_is_reported(ada: ChatUser, bot: ChatBot, demo: Demo) -> None:
     connect_server(bot, ada)
     demo.authorization_server.fail_next("revocation", status=503, times=None)

@@ -109,12 +109,14 @@ def test_connections_are_listed_and_disconnected(env: DiscordEnvironment) -> Non
         transcripts = [env.visible_transcript(ada)]
         api.press(ada, connections_message, "Disconnect notes")
         connections_message = env.wait_for_text(connections_message, "Disconnect notes?")
-        api.press(ada, connections_message, "Yes, disconnect")
-        env.wait_for_text(connections_message, "notes: disconnected")
-        confirmation = api.wait_for_response(api.slash(ada, env.channel, "disconnect", server="other"))
-        assert "Disconnect other?" in confirmation.text
-        api.press(ada, confirmation, "Keep it")
-        env.wait_for_text(confirmation, "other stays connected")
+        api.press(ada, connections_message, "Keep it")
+        env.wait_for_text(connections_message, "notes stays connected")
+        confirmation = api.wait_for_response(api.slash(ada, env.channel, "disconnect", server="notes"))
+        assert "Disconnect notes?" in confirmation.text
+        api.press(ada, confirmation, "Yes, disconnect")
+        env.wait_for_text(confirmation, "notes: disconnected")
+        other = api.wait_for_response(api.slash(ada, env.channel, "disconnect", server="other"))
+        assert "other: not connected\nThere is nothing to disconnect." in other.text
         transcripts.append(env.visible_transcript(ada))
     compare_transcript("discord_connections", "\n--------\n\n".join(transcripts))
     assert env.service.blocking.connection(env.server) is None
