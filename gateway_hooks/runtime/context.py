@@ -54,8 +54,11 @@ class Context:
         return UserServers(self.servers, self.service, owner, includes_stored=includes_stored, logins=logins)
 
     async def servers_of_user(self, user_id: str) -> UserServers:
-        """Return the servers that a user sees, also those of recent logins; raises StoreError."""
-        return self.servers_of(self.owner(user_id), await self.logins())
+        """Return the servers that a user sees, also those of recent logins; raises StoreError.
+
+        The logins of other platforms count: two servers of one owner must not get the same name.
+        """
+        return self.servers_of(self.owner(user_id), await self.service.logins())
 
     async def logins(self) -> list[Login]:
         """Return this platform's logins, except those that ended more than an hour ago."""

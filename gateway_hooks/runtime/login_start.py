@@ -16,10 +16,17 @@ from gateway_hooks.dialog.servers import tag_of
 from gateway_hooks.runtime.context import Context
 from gateway_hooks.runtime.message_sync import PromptContext
 from gateway_hooks.runtime.server_choice import ServerChoice
-from gateway_hooks.runtime.user_servers import has_secret_part, is_url, lacks_scheme
+from gateway_hooks.runtime.user_servers import (
+    has_lost_name,
+    has_secret_part,
+    is_url,
+    lacks_scheme,
+    unique_name_for,
+)
 from hermes_mcp_auth_remote.errors import McpAuthError
-from hermes_mcp_auth_remote.login import PromptReason
-from hermes_mcp_auth_remote.values import Server
+from hermes_mcp_auth_remote.login import Login, PromptReason
+from hermes_mcp_auth_remote.threads import run_file_work
+from hermes_mcp_auth_remote.values import Origin, Owner, Server
 
 
 class LoginStarter:
@@ -100,7 +107,7 @@ class LoginStarter:
             )
             return True
         try:
-            login = await self._context.service.start_login(server, chat.origin, owner=owner, flow="auto")
+            login = await self._start_named_login(server, chat.origin, owner)
         except McpAuthError as error:
             failed_starts = self._failed_starts.setdefault(user_id, deque(maxlen=MAX_STARTS_PER_HOUR))
             failed_starts.append(self._context.clock())
@@ -130,6 +137,16 @@ class LoginStarter:
             await self._context.service.cancel(login.id)
             raise
         return True
+
+    async def _start_named_login(self, server: Server, origin: Origin, owner: Owner) -> Login:
+        """Start a login. If another new server got the name of its server meanwhile, use another name."""
+        service = self._context.service
+        login = await service.start_login(server, origin, owner=owner, flow="auto")
+        if not server.is_public_only or not await run_file_work(has_lost_name, service, login):
+            return login
+        await service.cancel(login.id)
+        server = replace(server, name=unique_name_for(server.url))
+        return await service.start_login(server, origin, owner=owner, flow="auto")
 
     def _start_lock(self, user_id: str) -> asyncio.Lock:
         """Return the user's lock. With it, the user's logins start one by one, so the limits count each."""

@@ -212,12 +212,37 @@ def check_public_url(url: str) -> None:
         )
 
 
-def _name_for(url: str, known_stems: set[str]) -> str:
-    """Return a name for a server: its host, with a suffix if another server has that name.
+def has_lost_name(service: AuthService, login: Login) -> bool:
+    """Return True if the name of a new login also is the name of a server with another address.
+
+    Two users may connect two new servers of one host at the same time. Reads files. Raises StoreError.
+    """
+    bound_server = stored_server(service, login.key.server_name, login.key.owner)
+    if bound_server is not None and not is_same_address(bound_server.url, login.server_url):
+        return True
+    return any(
+        other.key == login.key
+        and not other.is_over
+        and not is_same_address(other.server_url, login.server_url)
+        for other in service.blocking.logins()
+    )
+
+
+def unique_name_for(url: str) -> str:
+    """Return a name for a server that no server of another address has: its host, and a hash.
 
     The name holds no other part of the address: a path or a query may contain a key.
     """
-    name = re.sub(r"[^a-z0-9.-]+", "-", host_of(url)).strip("-.")[-MAX_HOST_NAME_CHARS:].strip("-.")
+    return f"{_host_name_of(url)}-{sha256(url.encode()).hexdigest()[:8]}"
+
+
+def _name_for(url: str, known_stems: set[str]) -> str:
+    """Return a name for a server: its host, with a suffix if another server has that name."""
+    name = _host_name_of(url)
     if name and file_stem(name) not in known_stems and len(host_of(url)) <= MAX_HOST_NAME_CHARS:
         return name
-    return f"{name}-{sha256(url.encode()).hexdigest()[:8]}"
+    return unique_name_for(url)
+
+
+def _host_name_of(url: str) -> str:
+    return re.sub(r"[^a-z0-9.-]+", "-", host_of(url)).strip("-.")[-MAX_HOST_NAME_CHARS:].strip("-.")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 import pytest
 
@@ -25,6 +25,7 @@ from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerNotFo
 from hermes_mcp_auth_remote.http.addresses import Address
 from hermes_mcp_auth_remote.http.client import run_exchange
 from hermes_mcp_auth_remote.login import PromptReason
+from hermes_mcp_auth_remote.oauth.wire import Exchange
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.dependencies import ExchangeRunner
 from hermes_mcp_auth_remote.service.server_lookup import find_server_at
@@ -50,6 +51,8 @@ from tests.requirements import covers
 from tests.service.test_server_lookup import store_login
 
 pytestmark = pytest.mark.slow
+
+T = TypeVar("T")
 
 NAME = "mcp.example.com"
 KEY = CredentialKey(NAME, "parlour:ada")
@@ -319,6 +322,53 @@ def test_two_administrators_of_shared_tokens_get_entries_of_their_own(
     names = {login.origin.user_id: login.key.server_name for login in bot.waiting_logins()}
     assert names["ada"] == NAME
     assert names["bob"].startswith(f"{NAME}-")
+
+
+@covers("chat-url")
+@pytest.mark.parametrize("is_nested", [True, False], ids=["one inside the other", "both together"])
+def test_two_administrators_who_connect_one_host_at_the_same_time_share_no_name(
+    start: StartUrlBot, public: PublicDemo, *, is_nested: bool
+) -> None:
+    # Both users' names are chosen before the login of either is stored.
+    barrier, waiting_users = asyncio.Barrier(2), ["ada"] if is_nested else ["ada", "bob"]
+
+    bots: list[ChatBot] = []
+
+    async def connect_address(user_id: str) -> None:
+        event = IncomingEvent(Sender(user_id), command="connect", text=f"{public.mcp_url}?user={user_id}")
+        assert await bots[0].dispatcher.handle(event, bots[0].user(user_id).chat)
+
+    async def run_late(exchange: Exchange[T], server: Server) -> T:
+        if waiting_users:
+            waiting_users.pop()
+            await (connect_address("bob") if is_nested else barrier.wait())
+        return await public.run_exchange(exchange, server)
+
+    bot = start(AllowList(users={"ada", "bob"}, connect_urls=True), run=run_late)
+    bots.append(bot)
+
+    async def connect_both() -> None:
+        await asyncio.gather(
+            *(connect_address(user_id) for user_id in ("ada", "bob")[: 1 if is_nested else 2])
+        )
+
+    bot.run(connect_both())
+    urls_by_name = {login.key.server_name: login.server_url for login in bot.waiting_logins()}
+    assert sorted(urls_by_name.values()) == [f"{public.mcp_url}?user={user_id}" for user_id in ("ada", "bob")]
+    assert all(name.startswith(NAME) for name in urls_by_name)
+
+
+@covers("chat-url")
+def test_users_of_two_platforms_who_connect_one_host_share_no_name(
+    start: StartUrlBot, public: PublicDemo
+) -> None:
+    other_platform = FakePlatform()
+    other_platform.name = "lounge"
+    policy = AllowList(users={"ada", "bob"}, connect_urls=True)
+    start(policy).user("ada").send_text(f"/connect {public.mcp_url}")
+    bot = start(policy, platform=other_platform)
+    bot.user("bob").send_text(f"/connect {public.mcp_url}?tenant=2")
+    assert len({login.key.server_name for login in bot.waiting_logins()}) == 2
 
 
 @covers("chat-url")
