@@ -23,13 +23,22 @@ import logging
 import os
 import re
 import time
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from telegram import Bot, Update
-from telegram.ext import Application, ApplicationHandlerStop, CallbackContext, CommandHandler, TypeHandler
+from telegram.ext import (
+    Application,
+    ApplicationHandlerStop,
+    BaseHandler,
+    CallbackContext,
+    CommandHandler,
+    ConversationHandler,
+    PrefixHandler,
+    TypeHandler,
+)
 
 from gateway_hooks.dialog.intents import COMMANDS
 from gateway_hooks.dialog.messages import ENGLISH, Messages
@@ -210,8 +219,11 @@ class TelegramLogins:
 
         Updates with login commands, login buttons or codes reach no other handler; all other updates do. A
         handler in a group below `group` would see codes. Call this method before the application runs (by
-        `run_polling` or in any other way). With `sets_menu`, the commands are added to the bot's menu. Raises
-        ValueError if the application handles a command of the same name.
+        `run_polling` or in any other way). With `sets_menu`, the commands are added to the bot's menu.
+
+        Raises ValueError if the application handles a command of the same name. If it adds such a handler
+        later, `run_polling` and `run_webhook` raise this error. An application that starts in another way
+        passes the error to its error handlers, which log it if there are none.
         """
         _refuse_command_clash(application, self._command_prefix)
         # The application may have created loggers and handlers since `__init__`.
@@ -229,6 +241,7 @@ class TelegramLogins:
             answers_all=self._answers_all,
         )
         self._installation = application, platform, dispatcher
+        _check_commands_before_start(application, self._command_prefix)
         self._sets_menu = sets_menu
         # `block` is explicit, because the application may have changed the default.
         application.add_handler(TypeHandler(object, self._handle_update, block=True), group)
@@ -288,7 +301,11 @@ class TelegramLogins:
 
     async def _handle_update(self, update: object, _context: HandlerContext) -> None:
         application, _, _ = self._installed
+        is_first = self._dispatcher_task is None and application.running
         self._ensure_running(application)
+        if is_first:
+            self._check_once(application)
+            await self._report_command_clash(application)
         # An update that cannot be searched for codes reaches no other handler.
         is_ours = True
         if not isinstance(update, _StartSignal):
@@ -323,20 +340,24 @@ class TelegramLogins:
 
     def _ensure_running(self, application: TelegramApplication) -> None:
         if application.running and (self._dispatcher_task is None or self._dispatcher_task.done()):
-            if self._dispatcher_task is None:
-                self._check_once(application)
             self._dispatcher_task = self._start_task(application, self._run_dispatcher(application))
 
     def _check_once(self, application: TelegramApplication) -> None:
-        """Set the command menu, redact new logs, and report handlers that were added after `add_to`."""
+        """Set the command menu and redact new logs."""
         redact_logs()
-        try:
-            _refuse_command_clash(application, self._command_prefix)
-        except ValueError as error:
-            log.error("%s", error)  # noqa: TRY400  the sentence says all
         if self._sets_menu:
             menu = add_menu_commands(application.bot, self._messages, self._command_prefix)
             self._start_task(application, menu)
+
+    async def _report_command_clash(self, application: TelegramApplication) -> None:
+        """Report a clash of commands to the application's error handlers.
+
+        The application may have added handlers since `add_to`, and may not have called `post_init`.
+        """
+        try:
+            _refuse_command_clash(application, self._command_prefix)
+        except ValueError as error:
+            await application.process_error(None, error)
 
     async def _run_dispatcher(self, application: TelegramApplication) -> None:
         """Run the dispatcher while the application runs; restart it after an internal error."""
@@ -365,19 +386,41 @@ async def _run_work(work: Work, chat: TelegramChat) -> None:
             await chat.show_toast("")
 
 
+def _check_commands_before_start(application: TelegramApplication, command_prefix: str) -> None:
+    """Let `run_polling` and `run_webhook` raise ValueError for a clash, after the application's own hook."""
+    own_post_init = application.post_init
+
+    async def check_commands(initialized_application: TelegramApplication) -> None:
+        if own_post_init is not None:
+            await own_post_init(initialized_application)
+        _refuse_command_clash(initialized_application, command_prefix)
+
+    application.post_init = check_commands
+
+
 def _refuse_command_clash(application: TelegramApplication, command_prefix: str) -> None:
     """Raise ValueError if a handler of the application would never get its command: this package takes it."""
     own_names = {f"{command_prefix.removeprefix('/')}{name}" for name in COMMANDS - {"start"}}
     for handlers in application.handlers.values():
-        for handler in handlers:
-            if not isinstance(handler, CommandHandler):
-                continue
-            handler_names: frozenset[str] = handler.commands
-            if clashing_names := own_names & handler_names:
-                raise ValueError(
-                    f"This application handles /{min(clashing_names)} itself. "
-                    'Pass another command_prefix to TelegramLogins, such as "/mcp_".'
-                )
+        if clashing_names := own_names & _command_names(handlers):
+            raise ValueError(
+                f"This application handles /{min(clashing_names)} itself. "
+                'Pass another command_prefix to TelegramLogins, such as "/mcp_".'
+            )
+
+
+def _command_names(handlers: Iterable[BaseHandler[Any, Any, Any]]) -> set[str]:
+    """Return the names of the commands that start these handlers, without the slash."""
+    names = set[str]()
+    for handler in handlers:
+        if isinstance(handler, CommandHandler):
+            names |= handler.commands
+        elif isinstance(handler, PrefixHandler):
+            names |= {command.removeprefix("/") for command in handler.commands if command.startswith("/")}
+        elif isinstance(handler, ConversationHandler):
+            states = (other for others in handler.states.values() for other in others)
+            names |= _command_names([*handler.entry_points, *states, *handler.fallbacks])
+    return names
 
 
 def _refuse_blocking_handler(application: TelegramApplication) -> None:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from telegram import BotCommand, Update
-from telegram.ext import CommandHandler, MessageHandler, filters
+from telegram.ext import (
+    BaseHandler,
+    CommandHandler,
+    ConversationHandler,
+    MessageHandler,
+    PrefixHandler,
+    filters,
+)
 
 from gateway_hooks.dialog.policy import AllowList
 from gateway_hooks.telegram import TelegramLogins
@@ -97,6 +105,62 @@ def test_a_clash_of_commands_is_a_clear_error(env: TelegramEnvironment) -> None:
     env.make_logins(command_prefix="/mcp_").add_to(application)
     with pytest.raises(ValueError, match="command_prefix is"):
         env.make_logins(command_prefix="mcp ")
+
+
+OWN_HANDLERS: dict[str, Callable[[], BaseHandler[Any, Any, Any]]] = {
+    "command": lambda: CommandHandler(["start", "connect"], do_nothing),
+    "prefix": lambda: PrefixHandler(["!", "/"], "connections", do_nothing),
+    "conversation": lambda: ConversationHandler(
+        [CommandHandler("begin", do_nothing)], {1: [CommandHandler("disconnect", do_nothing)]}, []
+    ),
+}
+
+
+@covers("owners-commands")
+@pytest.mark.parametrize("kind", OWN_HANDLERS)
+@pytest.mark.parametrize("adds_in_hook", [False, True])
+def test_a_clash_with_a_later_handler_ends_run_polling(
+    env: TelegramEnvironment, kind: str, *, adds_in_hook: bool
+) -> None:
+    async def add_handlers(application: App) -> None:
+        application.add_handler(OWN_HANDLERS[kind]())
+
+    builder = env.application_builder()
+    application: App = (builder.post_init(add_handlers) if adds_in_hook else builder).build()
+    TelegramLogins.from_home(application, users={7}, home=env.home)
+    if not adds_in_hook:
+        application.add_handler(OWN_HANDLERS[kind]())
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    with pytest.raises(ValueError, match=r"itself\. Pass another command_prefix to TelegramLogins"):
+        application.run_polling(stop_signals=None)
+    assert not application.running
+
+
+@covers("owners-commands")
+def test_a_clash_in_an_application_that_starts_itself_reaches_its_error_handlers(
+    env: TelegramEnvironment,
+) -> None:
+    updates_and_errors: list[tuple[object, object]] = []
+
+    async def start() -> None:
+        application: App = env.application_builder().build()
+        env.make_logins().add_to(application)
+        application.add_handler(CommandHandler("connect", do_nothing))
+
+        async def on_error(update: object, context: Any) -> None:
+            updates_and_errors.append((update, context.error))
+
+        application.add_error_handler(on_error)
+        async with application:
+            await application.start()
+            await wait_until(lambda: bool(updates_and_errors))
+            await application.stop()
+
+    asyncio.run(start())
+    [(update, error)] = updates_and_errors
+    assert update is None
+    assert isinstance(error, ValueError)
+    assert "This application handles /connect itself." in str(error)
 
 
 @covers("owners-commands")
