@@ -35,7 +35,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import discord
 from discord.ext import commands
@@ -62,6 +62,10 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import MAX_LOGIN_SECONDS, Clock, OwnershipMode
+
+if TYPE_CHECKING:
+    # The channel of a message or of an interaction. The library defines these types only for type checkers.
+    DiscordChannel = discord.abc.MessageableChannel | discord.interactions.InteractionChannel
 
 log = logging.getLogger(__name__)
 
@@ -159,19 +163,20 @@ class McpLogins(commands.Cog):
     def prompt_in(
         self,
         user: DiscordUser,
-        channel: discord.abc.MessageableChannel | None = None,
+        channel: DiscordChannel | None = None,
         wait_seconds: float = MAX_LOGIN_SECONDS,
     ) -> AbstractContextManager[None]:
         """If a call inside the block needs a login, prompt this user in private.
 
-        `channel` is the channel of the user's request. If the policy uses roles, pass a `Member`, because a
+        `channel` is the channel of the user's request. In a slash command or a button of the bot's own, pass
+        `interaction.user` and `interaction.channel`. If the policy uses roles, pass a `Member`, because a
         `User` has no roles. A call waits `wait_seconds` for the login, then raises AuthorizationRequired.
         """
         sender = sender_of(user) if isinstance(user, discord.Member) else Sender(str(user.id))
         chat = None if channel is None else self.chat_for(channel, user)
         return self.dispatcher.prompt_in(sender, chat, wait_seconds)
 
-    def chat_for(self, channel: discord.abc.MessageableChannel, user: DiscordUser) -> Chat:
+    def chat_for(self, channel: DiscordChannel, user: DiscordUser) -> Chat:
         """Return the chat with a user in a channel; private only if it is known to be a direct chat."""
         is_direct = isinstance(channel, discord.DMChannel) or (
             isinstance(channel, discord.PartialMessageable) and channel.guild_id is None

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 import discord
+import httpx
 import pytest
 from discord.ext import commands
 
@@ -10,6 +15,7 @@ from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.dialog.policy import AllowList
 from gateway_hooks.discord import McpLogins, Options
 from gateway_hooks.discord.slash_commands import matches_registered
+from hermes_mcp_auth_remote.auth.httpx import McpAuth
 from tests.gateway_hooks.discord.environment import DiscordEnvironment
 from tests.gateway_hooks.fake_platform import demo_servers
 from tests.parts.authorization_server import Fault, Gate
@@ -67,6 +73,33 @@ def test_commands_of_host_bot_are_kept(env: DiscordEnvironment) -> None:
         # This bot has no command "hello", but it leaves the registered command "hello" in place.
         assert "hello" in command_names(api.commands)
         assert api.command_changes == sync_count
+
+
+@covers("chat-asks", "discord-commands")
+def test_a_command_of_the_host_bot_prompts_its_user_as_documented(env: DiscordEnvironment) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "chat.md").read_text("utf-8")
+    [example] = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "bot.tree" in code]
+    names: dict[str, Any] = {"discord": discord, "httpx": httpx, "McpAuth": McpAuth, "statuses": []}
+    example = example.replace("linear", "notes").replace(
+        "...  #", f"statuses.append((await client.get({env.demo.ping_url!r})).status_code)  #"
+    )
+
+    def make_bot() -> commands.Bot:
+        names["bot"] = make_host_bot()
+        exec(example, names)
+        bot = names["bot"]
+        assert isinstance(bot, commands.Bot)
+        return bot
+
+    api, ada = env.api, env.ada
+    with env.running_bot(make_bot=make_bot, options=Options(syncs_commands=False)) as running:
+        names["logins"] = running.cog
+        running.call(running.bot.tree.sync())
+        request = api.slash(ada, env.channel, "work")
+        prompt = env.wait_for_message(api.dm(ada), "Connect notes", ada)
+        env.submit_answer(ada, prompt, env.approve_login())
+        assert api.wait_for_response(request).content == "Done."
+    assert names["statuses"] == [200]
 
 
 @covers("discord-commands")

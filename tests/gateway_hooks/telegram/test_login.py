@@ -129,7 +129,10 @@ def test_switch_from_device_code_to_paste_and_back(env: TelegramEnvironment, ann
 
 
 @covers("telegram-story")
-def test_mcp_sdk_call_prompts_its_user_and_continues(env: TelegramEnvironment, anna: User) -> None:
+@pytest.mark.parametrize("concurrent_updates", [False, True], ids=["block=False", "concurrent_updates"])
+def test_mcp_sdk_call_prompts_its_user_and_continues(
+    env: TelegramEnvironment, anna: User, *, concurrent_updates: bool
+) -> None:
     """An agent in a group handler calls a tool. The call waits while its user logs in in private."""
     api = env.api
     group = api.add_group(-1001, "Team", [anna])
@@ -148,9 +151,9 @@ def test_mcp_sdk_call_prompts_its_user_and_continues(env: TelegramEnvironment, a
         await update.effective_message.reply_text(f"You are {content.text}")
 
     async def call_from_group() -> None:
-        application = env.application_builder().build()
+        application = env.application_builder().concurrent_updates(concurrent_updates).build()
         logins.add_to(application)
-        application.add_handler(CommandHandler("whoami", ask_agent, block=False))
+        application.add_handler(CommandHandler("whoami", ask_agent, block=concurrent_updates))
         async with application:
             await application.start()
             await application.updater.start_polling(poll_interval=0)
