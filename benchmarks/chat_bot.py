@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def _run_telegram(url: str, home: str, users: str) -> None:
-    from gateway_hooks.startup import pause_garbage_collection
+    from hermes_mcp_auth_remote.garbage_collection import pause_garbage_collection
 
     with pause_garbage_collection():
         from gateway_hooks.telegram.bot import run_bot
@@ -31,7 +31,7 @@ def _run_telegram(url: str, home: str, users: str) -> None:
 
 
 def _run_discord(url: str, home: str, users: str) -> None:
-    from gateway_hooks.startup import pause_garbage_collection
+    from hermes_mcp_auth_remote.garbage_collection import pause_garbage_collection
 
     with pause_garbage_collection():
         from gateway_hooks.discord.bot import run_bot

@@ -24,7 +24,6 @@ from gateway_hooks.dialog.platform import ChatError
 from gateway_hooks.dialog.policy import AllowList
 from gateway_hooks.runtime.admission import Admission
 from gateway_hooks.runtime.config_servers import ConfigServers
-from gateway_hooks.startup import pause_garbage_collection
 from hermes_mcp_auth_remote.cli.extras import install_command
 from hermes_mcp_auth_remote.cli.output import print_json, print_paragraph
 from hermes_mcp_auth_remote.cli.servers import current_home
@@ -39,6 +38,7 @@ from hermes_mcp_auth_remote.config.chats import (
 )
 from hermes_mcp_auth_remote.config.secret_files import read_secret_file
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, Unreachable
+from hermes_mcp_auth_remote.garbage_collection import pause_garbage_collection
 from hermes_mcp_auth_remote.hermes_home import expand_user
 from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 from hermes_mcp_auth_remote.platforms import PLATFORMS, ChatPlatform, id_examples, join_alternatives

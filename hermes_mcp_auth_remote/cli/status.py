@@ -20,6 +20,7 @@ from hermes_mcp_auth_remote.cli.status_table import format_statuses
 from hermes_mcp_auth_remote.config import Configuration
 from hermes_mcp_auth_remote.config.chats import SECTION_NAME, read_chat_settings
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerNotFound
+from hermes_mcp_auth_remote.garbage_collection import pause_garbage_collection
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.phrases import replace_unprintable
 from hermes_mcp_auth_remote.service import AuthService
@@ -35,6 +36,12 @@ def run(options: argparse.Namespace) -> int:
 
     A missing login is an error only with `--check`.
     """
+    # Collections would examine each of many connections again and again.
+    with pause_garbage_collection():
+        return _list_servers(options)
+
+
+def _list_servers(options: argparse.Namespace) -> int:
     columns = terminal_size(sys.stdout)[0]
     config_error: ConfigError | None = None
     configuration = current_configuration()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from hermes_mcp_auth_remote.oauth.client import Client
@@ -75,12 +76,12 @@ class Credentials:
         return mark if is_stored_client else None
 
 
-def reconcile(credentials: Credentials, *, matches_tokens: bool) -> Credentials:
+def reconcile(credentials: Credentials, matches_tokens: Callable[[], bool]) -> Credentials:
     """Return the parts of credentials that belong together: several programs write the files.
 
-    `matches_tokens` is True if the binding was written for these tokens. Then the binding decides, and a
+    `matches_tokens` returns True if the binding was written for these tokens. Then the binding decides, and a
     client or metadata of another login is left out: only the issuer of a refresh token may receive it (RFC
-    9700 section 4.4). If `matches_tokens` is False, the program that wrote the tokens also wrote the client
+    9700 section 4.4). If it returns False, the program that wrote the tokens also wrote the client
     and the metadata, so a binding that contradicts them is left out.
     """
     binding, client = credentials.binding, credentials.client
@@ -99,7 +100,7 @@ def reconcile(credentials: Credentials, *, matches_tokens: bool) -> Credentials:
         credentials.client is None,
         credentials.authorization_server is None,
     )
-    if is_contradicted and not matches_tokens:
+    if is_contradicted and not matches_tokens():
         return replace(credentials, binding=None)
     tokens = credentials.tokens
     if tokens is not None:

@@ -30,8 +30,8 @@ Version = NewType("Version", str)
 """Identifies a stored value. Opaque: only `==` is allowed."""
 
 
-# How many entries a listing returns at a time.
-PAGE_SIZE = 1000
+# How many entries a listing returns at a time. Each page of a file store costs a look at all owners' folders.
+PAGE_SIZE = 5000
 
 
 class _Marker(Enum):

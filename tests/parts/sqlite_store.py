@@ -430,8 +430,8 @@ def _decode_credentials(document: dict[str, Any], written_at: float) -> Credenti
         None if document["binding"] is None else read_binding(document["binding"], tokens, LABEL),
         None if document["proof_key"] is None else Secret(document["proof_key"]),
     )
-    is_bound = tokens is not None and matches_tokens(document["binding"] or {}, tokens)
-    return reconcile(credentials, matches_tokens=is_bound)
+    binding = document["binding"] or {}
+    return reconcile(credentials, lambda: tokens is not None and matches_tokens(binding, tokens))
 
 
 def _lease_row_name(name: LeaseName) -> str:

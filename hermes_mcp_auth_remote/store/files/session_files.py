@@ -90,8 +90,8 @@ def read_credentials(prefix: str, tokens: Tokens | None) -> tuple[Credentials, s
         return Credentials(tokens, client, authorization_server, proof_key=proof_key), None
     binding = read_binding(document := binding_for(document, tokens), tokens, path)
     credentials = Credentials(tokens, client, authorization_server, binding, proof_key)
-    is_of_tokens = tokens is not None and matches_tokens(document, tokens)
-    return reconcile(credentials, matches_tokens=is_of_tokens), binding.server_name
+    reconciled = reconcile(credentials, lambda: tokens is not None and matches_tokens(document, tokens))
+    return reconciled, binding.server_name
 
 
 def _read_proof_key(prefix: str) -> Secret | None:

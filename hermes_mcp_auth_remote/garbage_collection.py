@@ -1,4 +1,4 @@
-"""Import a bot's modules without garbage collection, which is slow and frees nothing there."""
+"""Pause garbage collection while it frees nothing: during a bot's imports, and in a short command."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def pause_garbage_collection() -> Generator[None]:
     """Disable garbage collection in the block, then exclude all existing objects from later collections.
 
     Only the program that owns the process may call this function. A full collection over the libraries'
-    objects takes up to 0.1 seconds. Without this function, several collections run during startup, and later
-    ones delay replies to users.
+    objects takes up to 0.1 seconds. Without this function, several collections run during a bot's start, and
+    later ones delay replies to users.
     """
     was_on = gc.isenabled()
     gc.disable()
