@@ -139,20 +139,13 @@ def _connection_statuses(
         server = resolve_server(options.server, options.owner, configuration)
         yield reader.read(CredentialKey(server.name, options.owner), options.server)
         return
-    statuses = {session.key: reader.status(session) for session in _stored_sessions(service, options.owner)}
+    sessions = service.blocking.sessions(ANY if options.owner is None else options.owner)
+    statuses = {session.key: reader.status(session) for session in sessions}
     # The configured servers come first, then the other stored ones, then those with only a waiting login.
     keys = [CredentialKey(name, options.owner) for name in configured_names]
     keys += [*statuses, *(key for key in reader.waiting_logins if options.owner in {None, key.owner})]
     for key in dict.fromkeys(keys):
         yield statuses.get(key) or reader.read(key)
-
-
-def _stored_sessions(service: AuthService, owner: Owner) -> Iterator[StoredSession]:
-    """Yield the stored sessions of one owner; if `owner` is None, of all owners."""
-    last_key: CredentialKey | None = None
-    while page := service.blocking.sessions(ANY if owner is None else owner, last_key):
-        yield from page
-        last_key = page[-1].key
 
 
 class _StatusReader:

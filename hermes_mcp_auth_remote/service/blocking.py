@@ -6,7 +6,7 @@ methods of `AuthService` with the same names are for event loops.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from hermes_mcp_auth_remote.login import Connection, Login
@@ -112,14 +112,12 @@ class BlockingReader:
             keys += [summary.key for summary in page]
         return keys
 
-    def sessions(
-        self, owner: Owner | AnyValue = ANY, after: CredentialKey | None = None
-    ) -> list[StoredSession]:
-        """List a page of the stored sessions, secrets included; `after` is the last key of the page before.
+    def sessions(self, owner: Owner | AnyValue = ANY) -> Iterator[StoredSession]:
+        """Yield the stored sessions of all owners or of one, secrets included.
 
-        The list is empty after the last page. Raises StoreError if the store cannot be read.
+        The iterator raises StoreError.
         """
-        return self._deps.store.list_sessions(owner, after)
+        return self._deps.store.iterate_sessions(owner)
 
     def find_server(
         self, name_or_url: str, owner: Owner, configuration: Configuration, *, with_suggestions: bool = True

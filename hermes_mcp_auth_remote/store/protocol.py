@@ -10,7 +10,7 @@ A `change` function is pure: a store may call it again if another process has wr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal, NamedTuple, NewType, Protocol, TypeAlias, TypeVar, cast
@@ -30,8 +30,8 @@ Version = NewType("Version", str)
 """Identifies a stored value. Opaque: only `==` is allowed."""
 
 
-# How many entries a listing returns at a time. Each page of a file store costs a look at all owners' folders.
-PAGE_SIZE = 5000
+# How many entries a listing returns at a time.
+PAGE_SIZE = 1000
 
 
 class _Marker(Enum):
@@ -267,12 +267,11 @@ class CredentialStore(Protocol):
         """
         ...
 
-    def list_sessions(
-        self, owner: Owner | AnyValue = ANY, after: CredentialKey | None = None, limit: int = PAGE_SIZE
-    ) -> list[StoredSession]:
-        """List the stored sessions as `list_summaries` does, each with its credentials and records.
+    def iterate_sessions(self, owner: Owner | AnyValue = ANY) -> Iterator[StoredSession]:
+        """Yield the stored sessions in the order of `list_summaries`, each with credentials and records.
 
-        A session that cannot be read has an error, and the others are listed. Raises StoreError.
+        A session that cannot be read has an error, and the others follow. The iterator raises StoreError. A
+        store reads the sessions while the caller iterates, so that only one of them needs memory.
         """
         ...
 

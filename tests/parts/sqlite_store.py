@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -358,10 +358,11 @@ class SqliteStore:
             rows = connection.execute(f"{query} ORDER BY owner, server LIMIT ?", (*values, limit)).fetchall()
         return [Summary(key_of(row[0], row[1]), Version(row[2])) for row in rows]
 
-    def list_sessions(
-        self, owner: Owner | AnyValue = ANY, after: CredentialKey | None = None, limit: int = PAGE_SIZE
-    ) -> list[StoredSession]:
-        return [self._read_session(summary) for summary in self.list_summaries(owner, after, limit)]
+    def iterate_sessions(self, owner: Owner | AnyValue = ANY) -> Iterator[StoredSession]:
+        last_key: CredentialKey | None = None
+        while page := self.list_summaries(owner, last_key):
+            yield from map(self._read_session, page)
+            last_key = page[-1].key
 
     def _read_session(self, summary: Summary) -> StoredSession:
         try:

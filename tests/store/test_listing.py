@@ -35,7 +35,7 @@ def test_a_damaged_file_is_an_error_of_its_session_alone(store: FileStore, suffi
     path = store.root / f"{KEY.server_name}{suffix}"
     assert path.exists()
     path.write_text("not JSON")
-    damaged, whole = store.list_sessions()
+    damaged, whole = store.iterate_sessions()
     assert (damaged.key, type(damaged.error)) == (KEY, StoreCorrupt)
     assert path.name in str(damaged.error)
     assert damaged.stored.credentials == Credentials()
@@ -46,7 +46,7 @@ def test_a_linked_file_is_an_error_of_its_session_alone(store: FileStore) -> Non
     path = store.root / f"{KEY.server_name}.json"
     path.rename(store.root / "elsewhere")
     path.symlink_to("elsewhere")
-    damaged, whole = store.list_sessions()
+    damaged, whole = store.iterate_sessions()
     assert (damaged.key, type(damaged.error)) == (KEY, StoreUnsafe)
     assert whole.error is None
 
@@ -54,7 +54,7 @@ def test_a_linked_file_is_an_error_of_its_session_alone(store: FileStore) -> Non
 def test_a_session_that_another_server_has_stored_is_an_error(store: FileStore) -> None:
     for path in list(store.root.glob("other.*json")):
         path.rename(store.root / path.name.replace("other", "renamed"))
-    [error] = [session.error for session in store.list_sessions() if session.key.server_name == "renamed"]
+    [error] = [session.error for session in store.iterate_sessions() if session.key.server_name == "renamed"]
     assert isinstance(error, StoreUnsafe)
 
 
@@ -69,13 +69,12 @@ def test_a_copy_that_no_name_reaches_is_not_listed(
     for suffix in (".json", *([".binding.json"] if has_binding else [])):
         shutil.copy2(store.root / f"notes{suffix}", store.root / f"{stem}{suffix}")
     keys = {KEY, OTHER}
-    assert {session.key for session in store.list_sessions()} == keys
+    assert {session.key for session in store.iterate_sessions()} == keys
     assert {summary.key for summary in store.list_summaries()} == keys
     assert FileKeyChanges(store).poll() == keys
     # A page after the last key is empty, so a caller that reads pages comes to an end.
     last_key = store.list_summaries()[-1].key
     assert not store.list_summaries(after=last_key)
-    assert not store.list_sessions(after=last_key)
 
 
 @covers("store-contract")
@@ -91,7 +90,7 @@ def test_a_session_that_changes_while_it_is_read_is_read_again(
         return read_credentials(prefix, tokens)
 
     monkeypatch.setattr(listing, "read_credentials", read_and_change)
-    session = store.list_sessions()[0]
+    session = next(store.iterate_sessions())
     assert session.stored == store.read(KEY)
     assert session.stored.credentials.tokens == build_credentials(1).tokens
 
@@ -104,7 +103,7 @@ def test_a_session_that_is_deleted_while_it_is_read_is_left_out(
         return read_credentials(prefix, tokens)
 
     monkeypatch.setattr(listing, "read_credentials", read_and_delete)
-    assert [session.key for session in store.list_sessions()] == [OTHER]
+    assert [session.key for session in store.iterate_sessions()] == [OTHER]
 
 
 def test_a_folder_that_is_removed_while_it_is_listed_is_left_out(
@@ -121,4 +120,4 @@ def test_a_folder_that_is_removed_while_it_is_listed_is_left_out(
         return exists
 
     monkeypatch.setattr(listing, "has_directory", check_and_remove)
-    assert [session.key for session in store.list_sessions()] == [KEY, OTHER]
+    assert [session.key for session in store.iterate_sessions()] == [KEY, OTHER]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -359,14 +359,12 @@ class FileStore:
         """
         return list(islice(self._listing.summaries(owner, after), limit))
 
-    def list_sessions(
-        self, owner: Owner | AnyValue = ANY, after: CredentialKey | None = None, limit: int = PAGE_SIZE
-    ) -> list[StoredSession]:
-        """List the stored sessions, each with its credentials and records, or with its error.
+    def iterate_sessions(self, owner: Owner | AnyValue = ANY) -> Iterator[StoredSession]:
+        """Yield the stored sessions, each with its credentials and records, or with its error.
 
-        Raises StoreUnwritable, StoreUnsafe for a folder that cannot be read.
+        The iterator raises StoreUnwritable, StoreUnsafe for a folder that cannot be read.
         """
-        return list(islice(self._listing.sessions(owner, after), limit))
+        return self._listing.sessions(owner)
 
     def list_due(
         self, now: float, after: DueSession | None = None, limit: int = PAGE_SIZE

@@ -79,9 +79,9 @@ class SessionListing:
         """Yield the key and the version of all stored tokens after a key. Raises StoreError."""
         return self._list(owner, after, self._read_summary)
 
-    def sessions(self, owner: Owner | AnyValue, after: CredentialKey | None) -> Iterator[StoredSession]:
-        """Yield all stored sessions after a key. Raises StoreError only if a folder cannot be read."""
-        return self._list(owner, after, self._read_session)
+    def sessions(self, owner: Owner | AnyValue) -> Iterator[StoredSession]:
+        """Yield all stored sessions. Raises StoreError only if a folder cannot be read."""
+        return self._list(owner, None, self._read_session)
 
     def _list(
         self,

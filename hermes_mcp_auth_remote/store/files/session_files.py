@@ -113,6 +113,6 @@ def _read_metadata_file(prefix: str) -> AuthorizationServer | None:
         return read_metadata(decode_document(data, path), path)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=1024)
 def _parse_metadata(data: bytes) -> AuthorizationServer:
     return read_metadata(decode_document(data, METADATA), METADATA)
