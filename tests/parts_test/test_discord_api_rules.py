@@ -836,9 +836,11 @@ def test_missing_heartbeats_end_the_session() -> None:
         await raw.send_frame(6, {"token": api.token, "session_id": session, "seq": 1})
         return await raw.receive_until(9)
 
-    with serve_discord_api(heartbeat_seconds=0.05, heartbeat_grace_seconds=0) as api:
+    with serve_discord_api(heartbeat_seconds=0.3, heartbeat_grace_seconds=0) as api:
         code, session = connect_gateway(api, act)
         assert code == 4009
+        # The second connection sends no heartbeat either.
+        api.gateway.heartbeat_seconds = 60
         assert connect_gateway(api, resume)["d"] is False
 
 
