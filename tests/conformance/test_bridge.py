@@ -18,7 +18,8 @@ import pytest
 from tests.conformance.test_suite import AUTH, DRAFT_MCP, LATER_MCP, STATEFUL, run_scenarios
 from tests.requirements import covers
 
-pytestmark = pytest.mark.slow
+# The clients with a metadata document share one port for the redirect.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conformance-bridge")]
 
 CLIENT = Path(__file__).with_name("bridge_client.py")
 NOT_APPLICABLE = frozenset(

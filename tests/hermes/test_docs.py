@@ -116,20 +116,14 @@ def log_in_from_a_chat(installation: HermesInstallation, layout: str) -> None:
                 assert (doctor.returncode, "Nothing is wrong." in doctor.stdout) == (0, True), doctor.stdout
 
 
+# Each test installs a Hermes and runs its gateway.
+@pytest.mark.soak
 @covers("hermes-docs", "hermes-layouts")
 @pytest.mark.parametrize(
     "method",
     [
-        # Each test installs a Hermes and runs its gateway.
-        pytest.param(
-            method,
-            id=name,
-            marks=[
-                *([pytest.mark.soak] if number else []),
-                *([pytest.mark.real_hermes] if method.layout == "0.19" else []),
-            ],
-        )
-        for number, (name, method) in enumerate(METHODS.items())
+        pytest.param(method, id=name, marks=[pytest.mark.real_hermes] if method.layout == "0.19" else [])
+        for name, method in METHODS.items()
     ],
 )
 def test_the_commands_of_the_page_install_the_plugin(
