@@ -73,8 +73,9 @@ class BrowserPrompter:
             raise AuthorizationRequired(
                 self.server.name, reason="another program uses the port of the redirect"
             )
-        # A thread: the command may load the page itself, and then waits for the response to the redirect.
-        if not await asyncio.to_thread(self.open_browser, elicitation_address(login)):
+        # Blocks once per login, for a second at most. If this call could be cancelled while it waits, the
+        # login would be cancelled while its page opens.
+        if not self.open_browser(elicitation_address(login)):
             raise AuthorizationRequired(
                 self.server.name, reason="no browser on this machine could be opened for the login"
             )
