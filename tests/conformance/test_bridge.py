@@ -32,7 +32,7 @@ NOT_APPLICABLE = frozenset(
     }
 )
 # The other scenarios are soak tests: each one starts the suite, a client and a bridge.
-DEFAULT_SCENARIOS = frozenset({"sse-retry", "http-invalid-tool-headers", "auth/scope-from-www-authenticate"})
+DEFAULT_SCENARIOS = frozenset({"sse-retry", "http-invalid-tool-headers"})
 # The server of the newest revision refuses the `initialize` of a login before it asks for a token.
 EARLIER_SCENARIOS = (*STATEFUL, *(scenario for scenario in AUTH if scenario not in NOT_APPLICABLE))
 NEWEST_SCENARIOS = (
