@@ -15,6 +15,7 @@ from hermes_mcp_auth_remote.phrases import MAX_SCOPE_CHARS, connection_rows, dis
 from hermes_mcp_auth_remote.status import session_status
 from hermes_mcp_auth_remote.terminal.text import connection_summary, login_summary, session_end
 from hermes_mcp_auth_remote.values import CredentialKey
+from tests.docstrings import docstring_ids
 from tests.gateway_hooks import login_factories
 from tests.gateway_hooks.test_cards import card_texts, possible_cards
 from tests.oauth.builders import NOW
@@ -81,13 +82,7 @@ def source_literals() -> list[tuple[Path, str]]:
     for package in (gateway_hooks, cli, terminal):
         for path in Path(package.__file__ or "").parent.rglob("*.py"):
             tree = ast.parse(path.read_text("utf-8"))
-            docstrings = {
-                id(node.body[0].value)
-                for node in ast.walk(tree)
-                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-                and node.body
-                and isinstance(node.body[0], ast.Expr)
-            }
+            docstrings = docstring_ids(tree)
             literals += [
                 (path, node.value)
                 for node in ast.walk(tree)

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from hermes_mcp_auth_remote.cli.doctor_examination import Examination, connection_state, examine_server
 from hermes_mcp_auth_remote.cli.doctor_report import (
@@ -26,7 +26,7 @@ from hermes_mcp_auth_remote.cli.output import (
 from hermes_mcp_auth_remote.cli.owners import owner_note
 from hermes_mcp_auth_remote.cli.servers import current_configuration, current_home
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
-from hermes_mcp_auth_remote.cli.status import print_no_servers, select_keys
+from hermes_mcp_auth_remote.cli.status import print_no_servers, print_warnings
 from hermes_mcp_auth_remote.commands import command_for, login_command
 from hermes_mcp_auth_remote.config import Configuration
 from hermes_mcp_auth_remote.errors import ConfigError
@@ -38,11 +38,13 @@ from hermes_mcp_auth_remote.phrases import (
     quote_server_message,
     replace_unprintable,
 )
+from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.default import service_at
 from hermes_mcp_auth_remote.store.credentials import Credentials
+from hermes_mcp_auth_remote.store.protocol import ANY
 from hermes_mcp_auth_remote.terminal.text import CHECK_MARK, CROSS_MARK, marked_text, table, wrap_text
 from hermes_mcp_auth_remote.terminal.window import terminal_size
-from hermes_mcp_auth_remote.values import Server
+from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 
 # Examine servers concurrently: one that does not respond must not delay the others.
 MAX_CONCURRENT_EXAMINATIONS = 8
@@ -82,7 +84,7 @@ def _examine_all(options: argparse.Namespace) -> int:
         configured_names = configuration.server_names()
     except ConfigError as error:
         configured_names, config_error = [], error
-    keys = select_keys(configured_names, service_at(current_home()), options.owner)
+    keys = _select_keys(configured_names, service_at(current_home()), options.owner)
     # Users of chats share the servers: one examination per server is enough.
     names = list(dict.fromkeys(key.server_name for key in keys if key.owner == options.owner))
     columns = terminal_size(sys.stdout)[0]
@@ -100,7 +102,7 @@ def _examine_all(options: argparse.Namespace) -> int:
     ]
     note = owner_note(service_at(current_home()), options.owner)
     warnings = (*(() if note is None else (note,)), *configuration.general_warnings())
-    _print_warnings(warnings, as_json=options.json, columns=columns)
+    print_warnings(warnings, as_json=options.json, columns=columns)
     run_until_stopped(_run_examinations(examinations, configuration, as_json=options.json))
     codes = [exit_code(examination.errors[0]) for examination in examinations if examination.errors]
     if options.json:
@@ -112,12 +114,14 @@ def _examine_all(options: argparse.Namespace) -> int:
     return max(codes, default=0)
 
 
-def _print_warnings(warnings: Iterable[str], *, as_json: bool, columns: int) -> None:
-    for warning in warnings:
-        if as_json:
-            print_json({"event": "warning", "message": warning})
-        else:
-            print(wrap_text(f"Note: {replace_unprintable(warning)}", columns), flush=True)
+def _select_keys(configured_names: list[str], service: AuthService, owner: Owner) -> list[CredentialKey]:
+    """Return the configured servers, then the other stored logins.
+
+    If `owner` is None, the result includes the logins of all owners.
+    """
+    # The store lists only one owner's sessions if that is enough.
+    stored_keys = service.blocking.keys(ANY if owner is None else owner)
+    return list(dict.fromkeys([*(CredentialKey(name, owner) for name in configured_names), *stored_keys]))
 
 
 async def _run_examinations(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from hermes_mcp_auth_remote.cli.connection_status import ConnectionStatus
 from hermes_mcp_auth_remote.cli.output import (
@@ -28,7 +28,7 @@ from hermes_mcp_auth_remote.store.connection import connection_from_credentials
 from hermes_mcp_auth_remote.store.protocol import ANY, StoredSession
 from hermes_mcp_auth_remote.terminal.text import wrap_text
 from hermes_mcp_auth_remote.terminal.window import terminal_size
-from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
+from hermes_mcp_auth_remote.values import CredentialKey, Server
 
 
 def run(options: argparse.Namespace) -> int:
@@ -51,7 +51,7 @@ def _list_servers(options: argparse.Namespace) -> int:
         configured_names, config_error = [], error
     statuses = list(_connection_statuses(configured_names, options, configuration))
     _print_statuses(statuses, options, columns)
-    _print_warnings(_warnings(configuration, options), as_json=options.json, columns=columns)
+    print_warnings(_warnings(configuration, options), as_json=options.json, columns=columns)
     if options.server is None and config_error is None:
         try:
             _print_chat_owners(configuration, as_json=options.json, columns=columns)
@@ -84,16 +84,6 @@ def print_no_servers(columns: int) -> None:
     print("Log in to a server: hermes-mcp-auth login", flush=True)
 
 
-def select_keys(configured_names: list[str], service: AuthService, owner: Owner) -> list[CredentialKey]:
-    """Return the configured servers, then the other stored logins.
-
-    If `owner` is None, the result includes the logins of all owners.
-    """
-    # The store lists only one owner's sessions if that is enough.
-    stored_keys = service.blocking.keys(ANY if owner is None else owner)
-    return list(dict.fromkeys([*(CredentialKey(name, owner) for name in configured_names), *stored_keys]))
-
-
 def _warnings(configuration: Configuration, options: argparse.Namespace) -> list[str]:
     """Return what is probably wrong: an owner without a login, and mistakes in config.yaml.
 
@@ -107,7 +97,8 @@ def _warnings(configuration: Configuration, options: argparse.Namespace) -> list
     return [*([] if note is None else [note]), *config_warnings]
 
 
-def _print_warnings(warnings: list[str], *, as_json: bool, columns: int) -> None:
+def print_warnings(warnings: Iterable[str], *, as_json: bool, columns: int) -> None:
+    """Print what is probably wrong, as notes or as events."""
     for warning in warnings:
         if as_json:
             print_json({"event": "warning", "message": warning})

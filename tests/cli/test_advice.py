@@ -27,6 +27,7 @@ from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.values import CredentialKey
 from tests.bridge.test_connect import connect
 from tests.cli.commands import COMMAND, Cli, log_in
+from tests.docstrings import docstring_ids
 from tests.parts.authorization_server import Demo
 from tests.parts.terminal import open_terminal
 from tests.requirements import covers
@@ -61,13 +62,7 @@ def find_sites() -> set[str]:
         for path in sorted((ROOT / package).rglob("*.py")):
             module = ".".join(path.relative_to(ROOT / package).with_suffix("").parts)
             tree = ast.parse(path.read_text("utf-8"))
-            docstrings = {
-                id(node.body[0].value)
-                for node in ast.walk(tree)
-                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-                and node.body
-                and isinstance(node.body[0], ast.Expr)
-            }
+            docstrings = docstring_ids(tree)
             # tests/cli/test_help_examples.py runs each example.
             if module not in {"commands", "cli.examples"}:
                 sites |= {f"{module}: {site}" for site in _sites_in(tree, docstrings)}
