@@ -71,7 +71,9 @@ def test_command_receives_typed_keys_and_a_bracketed_paste() -> None:
 
 
 def test_ctrl_c_ends_the_command_with_status_130() -> None:
-    with open_terminal(["sleep", "1000"]) as screen:
+    # Wait for output: before the command runs, the signal would reach only its parent, which ignores SIGINT.
+    with open_terminal(["sh", "-c", "echo ready; exec sleep 1000"]) as screen:
+        screen.wait_for("ready")
         assert screen.exit_status() is None
         screen.press("C-c")
         assert screen.wait_for_exit() == 130
