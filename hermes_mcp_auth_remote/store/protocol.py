@@ -66,7 +66,10 @@ class Summary(NamedTuple):
 
 
 class StoredSession(NamedTuple):
-    """What is stored for a key with tokens: the credentials and both records, or why they cannot be read."""
+    """What is stored for a key with tokens: the credentials and both records, or why they cannot be read.
+
+    The client may have only its id: a listing needs nothing else of it.
+    """
 
     key: CredentialKey
     stored: Stored

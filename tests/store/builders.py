@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from hermes_mcp_auth_remote.login import Login
@@ -11,7 +12,7 @@ from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer, authoriza
 from hermes_mcp_auth_remote.oauth.refresh_failure import RefreshFailure
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
-from hermes_mcp_auth_remote.store.protocol import ANY, AnyValue, Store
+from hermes_mcp_auth_remote.store.protocol import ANY, AnyValue, Store, Stored
 from hermes_mcp_auth_remote.values import CredentialKey, Origin, Owner, Secret
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +39,13 @@ FAILURE = RefreshFailure(
 def keys_of(store: Store, owner: Owner | AnyValue = ANY) -> list[CredentialKey]:
     """Return the keys of all stored tokens, or of those of one owner."""
     return [summary.key for summary in store.list_summaries(owner)]
+
+
+def with_client_id(stored: Stored) -> Stored:
+    """Return what is stored with the id of the client alone, which is all that a listing must have of it."""
+    client = stored.credentials.client
+    assert client is not None
+    return stored._replace(credentials=replace(stored.credentials, client=Client(client.client_id)))
 
 
 def build_authorization_server(generation: int = 0) -> AuthorizationServer:

@@ -34,7 +34,16 @@ from hermes_mcp_auth_remote.values import CredentialKey, Secret, Server
 from tests.requirements import covers
 from tests.service.fakes import EXPIRED_AT, FakeServer
 from tests.service.helpers import wait_until
-from tests.store.builders import FAILURE, KEY, LOGIN_ID, NOW, build_credentials, build_login, keys_of
+from tests.store.builders import (
+    FAILURE,
+    KEY,
+    LOGIN_ID,
+    NOW,
+    build_credentials,
+    build_login,
+    keys_of,
+    with_client_id,
+)
 from tests.store.stores import STORES, WITHOUT_FEED, OpenAgain
 
 
@@ -254,7 +263,7 @@ def test_sessions_come_with_their_credentials_and_records(store: Store) -> None:
     assert [session.key for session in listed] == [summary.key for summary in store.list_summaries()]
     assert {session.key for session in listed} == set(keys)
     for session in listed:
-        assert session.stored == store.read(session.key)
+        assert with_client_id(session.stored) == with_client_id(store.read(session.key))
         assert session.refresh_failure == (FAILURE if session.key == keys[0] else None)
         assert session.token_refusal == (refusal if session.key == keys[1] else None)
         assert session.error is None

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnsafe
-from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.files import listing
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.files.key_changes import FileKeyChanges
 from hermes_mcp_auth_remote.store.files.private_files import has_directory
-from hermes_mcp_auth_remote.store.files.session_files import read_credentials
-from hermes_mcp_auth_remote.values import CredentialKey
+from hermes_mcp_auth_remote.store.files.session_files import SessionContents, read_contents
+from hermes_mcp_auth_remote.values import CredentialKey, Secret
 from tests.requirements import covers
-from tests.store.builders import KEY, build_credentials
+from tests.store.builders import KEY, build_credentials, with_client_id
 
 OTHER = CredentialKey("other")
 
@@ -39,7 +39,8 @@ def test_a_damaged_file_is_an_error_of_its_session_alone(store: FileStore, suffi
     assert (damaged.key, type(damaged.error)) == (KEY, StoreCorrupt)
     assert path.name in str(damaged.error)
     assert damaged.stored.credentials == Credentials()
-    assert (whole.key, whole.error, whole.stored) == (OTHER, None, store.read(OTHER))
+    assert (whole.key, whole.error) == (OTHER, None)
+    assert with_client_id(whole.stored) == with_client_id(store.read(OTHER))
 
 
 def test_a_linked_file_is_an_error_of_its_session_alone(store: FileStore) -> None:
@@ -77,32 +78,54 @@ def test_a_copy_that_no_name_reaches_is_not_listed(
     assert not store.list_summaries(after=last_key)
 
 
+def test_tokens_that_are_bound_to_a_key_come_with_their_key(store: FileStore) -> None:
+    credentials = build_credentials()
+    assert credentials.tokens is not None
+    bound_tokens = replace(credentials.tokens, scheme="DPoP")
+    key_path = store.root / f"{KEY.server_name}.dpop.json"
+    for tokens, has_key in ((bound_tokens, True), (bound_tokens, False), (credentials.tokens, True)):
+        proof_key = Secret('{"kty": "EC"}') if has_key else None
+        store.save_login(KEY, replace(credentials, tokens=tokens, proof_key=proof_key))
+        assert key_path.exists() is has_key
+        session = next(store.iterate_sessions())
+        assert with_client_id(session.stored) == with_client_id(store.read(KEY))
+        assert session.stored.credentials.proof_key == (proof_key if tokens is bound_tokens else None)
+
+
+def test_no_representation_of_what_was_read_shows_a_secret(store: FileStore) -> None:
+    contents = read_contents(str(store.root / KEY.server_name), has_proof_key=False)
+    files = listing.SessionFiles(str(store.root), KEY.server_name, None, frozenset(), None, b"shh", contents)
+    assert "shh" not in repr(files)
+    assert "redirect_uris" not in repr(contents)
+    assert b"redirect_uris" in (contents.client or b"")
+
+
 @covers("store-contract")
 def test_a_session_that_changes_while_it_is_read_is_read_again(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generations = iter([1])
 
-    def read_and_change(prefix: str, tokens: Tokens | None) -> tuple[Credentials, str | None]:
+    def read_and_change(prefix: str, *, has_proof_key: bool) -> SessionContents:
         # Another process stores a later login after the tokens were read.
         for generation in generations:
             store.save_login(KEY, build_credentials(generation))
-        return read_credentials(prefix, tokens)
+        return read_contents(prefix, has_proof_key=has_proof_key)
 
-    monkeypatch.setattr(listing, "read_credentials", read_and_change)
+    monkeypatch.setattr(listing, "read_contents", read_and_change)
     session = next(store.iterate_sessions())
-    assert session.stored == store.read(KEY)
+    assert session.stored.version == store.read(KEY).version
     assert session.stored.credentials.tokens == build_credentials(1).tokens
 
 
 def test_a_session_that_is_deleted_while_it_is_read_is_left_out(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read_and_delete(prefix: str, tokens: Tokens | None) -> tuple[Credentials, str | None]:
+    def read_and_delete(prefix: str, *, has_proof_key: bool) -> SessionContents:
         store.delete(KEY)
-        return read_credentials(prefix, tokens)
+        return read_contents(prefix, has_proof_key=has_proof_key)
 
-    monkeypatch.setattr(listing, "read_credentials", read_and_delete)
+    monkeypatch.setattr(listing, "read_contents", read_and_delete)
     assert [session.key for session in store.iterate_sessions()] == [OTHER]
 
 

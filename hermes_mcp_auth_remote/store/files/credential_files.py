@@ -75,8 +75,9 @@ from hermes_mcp_auth_remote.store.files.private_files import (
 from hermes_mcp_auth_remote.store.files.record_files import NoticeFile, PeopleFile, SessionRecordFiles
 from hermes_mcp_auth_remote.store.files.session_files import (
     FileVersion,
+    decode_credentials,
     read_client_file,
-    read_credentials,
+    read_contents,
     read_document,
     read_tokens_file,
 )
@@ -158,7 +159,9 @@ class FileStore:
         if not self._has_folders(key):
             return Credentials()
         prefix = self._prefix(key)
-        credentials, server_name = read_credentials(prefix, read_tokens_file(prefix, version))
+        tokens = read_tokens_file(prefix, version)
+        contents = read_contents(prefix, has_proof_key=tokens is not None and tokens.scheme == "DPoP")
+        credentials, server_name = decode_credentials(prefix, tokens, contents)
         if server_name is not None:
             self._check_server_name(key, server_name)
         return credentials

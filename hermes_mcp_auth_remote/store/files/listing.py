@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from hermes_mcp_auth_remote.errors import StoreError, StoreUnwritable
 from hermes_mcp_auth_remote.hermes_home import file_stem
@@ -16,6 +17,7 @@ from hermes_mcp_auth_remote.store.files.login_commit_record import BLANK, is_bla
 from hermes_mcp_auth_remote.store.files.paths import (
     COMMIT_RECORD,
     OWNERS_FOLDER,
+    PROOF_KEY,
     REFRESH_FAILURE,
     TOKEN_REFUSAL,
     TOKENS,
@@ -23,7 +25,13 @@ from hermes_mcp_auth_remote.store.files.paths import (
     owner_from_folder,
 )
 from hermes_mcp_auth_remote.store.files.private_files import has_directory, read_private_with_status
-from hermes_mcp_auth_remote.store.files.session_files import FileVersion, read_credentials
+from hermes_mcp_auth_remote.store.files.session_files import (
+    FileVersion,
+    SessionContents,
+    decode_client_id,
+    decode_credentials,
+    read_contents,
+)
 from hermes_mcp_auth_remote.store.protocol import (
     ANY,
     AnyValue,
@@ -38,7 +46,7 @@ from hermes_mcp_auth_remote.values import CredentialKey, Owner
 T = TypeVar("T")
 
 
-class SessionFiles(Protocol):
+class ListedStore(Protocol):
     """What the listing needs of a file store."""
 
     @property
@@ -69,10 +77,31 @@ class SessionFiles(Protocol):
         ...
 
 
+# Read the files of this many sessions before the first is decoded. Otherwise the code that reads and the code
+# that decodes displace each other in the processor's cache, and a listing takes a sixth longer.
+_BATCH_SIZE = 16
+
+
+class SessionFiles(NamedTuple):
+    """The contents of the files of a session. Without a version, another process may have changed them."""
+
+    folder: str
+    stem: str
+    owner: Owner
+    present_names: frozenset[str]
+    version: FileVersion | None = None
+    tokens: bytes = b""
+    contents: SessionContents | None = None
+
+    def __repr__(self) -> str:
+        # The contents are secrets.
+        return f"SessionFiles({self.stem!r})"
+
+
 class SessionListing:
     """Lists the sessions of a file store."""
 
-    def __init__(self, store: SessionFiles) -> None:
+    def __init__(self, store: ListedStore) -> None:
         self._store = store
 
     def summaries(self, owner: Owner | AnyValue, after: CredentialKey | None) -> Iterator[Summary]:
@@ -81,7 +110,11 @@ class SessionListing:
 
     def sessions(self, owner: Owner | AnyValue) -> Iterator[StoredSession]:
         """Yield all stored sessions. Raises StoreError only if a folder cannot be read."""
-        return self._list(owner, None, self._read_session)
+        all_files = self._list(owner, None, self._read_files)
+        while batch := list(islice(all_files, _BATCH_SIZE)):
+            for files in batch:
+                if (session := self._read_session(files)) is not None:
+                    yield session
 
     def _list(
         self,
@@ -145,17 +178,32 @@ class SessionListing:
                 return None if key is None else Summary(key, FileVersion.of(status).encode())
         return None
 
-    def _read_session(
+    def _read_files(
         self, folder: str, stem: str, owner: Owner, present_names: frozenset[str]
-    ) -> StoredSession | None:
+    ) -> SessionFiles | None:
+        """Read the files of a session with as few calls as possible; None if it has no tokens."""
+        prefix = f"{folder}{os.sep}{stem}"
+        path = prefix + TOKENS
+        files = SessionFiles(folder, stem, owner, present_names)
         try:
-            session = self._read_unchanged_session(folder, stem, owner, present_names)
-        except StoreError:
-            session = None
-        if session is not None:
-            return session
+            result = read_private_with_status(path)
+            if result is None or result[0] == BLANK:
+                return None
+            contents = read_contents(prefix, has_proof_key=stem + PROOF_KEY in present_names)
+            version = FileVersion.of(result[1])
+            is_same = FileVersion.of(os.lstat(path)) == version
+        except (StoreError, OSError):
+            return files
+        if not is_same or os.path.lexists(f"{folder}{os.sep}.{stem}{COMMIT_RECORD}"):
+            return files
+        return files._replace(version=version, tokens=result[0], contents=contents)
+
+    def _read_session(self, files: SessionFiles) -> StoredSession | None:
+        with suppress(StoreError):
+            if (session := self._decode_session(files)) is not None:
+                return session
         # A writer is active, or a file is damaged or gone.
-        summary = self._read_summary(folder, stem, owner, present_names)
+        summary = self._read_summary(files.folder, files.stem, files.owner, files.present_names)
         if summary is None:
             return None
         key = summary.key
@@ -169,37 +217,26 @@ class SessionListing:
         failure, refusal = self._store.refresh_failures, self._store.token_refusals
         return StoredSession(key, stored, failure.read(key, tokens), refusal.read(key, tokens))
 
-    def _read_unchanged_session(
-        self, folder: str, stem: str, owner: Owner, present_names: frozenset[str]
-    ) -> StoredSession | None:
-        """Read a session with as few calls as possible, None if another process has changed it meanwhile.
-
-        Raises StoreError.
-        """
-        prefix = f"{folder}{os.sep}{stem}"
+    def _decode_session(self, files: SessionFiles) -> StoredSession | None:
+        """Return the session that these files contain, None if that is uncertain. Raises StoreError."""
+        if files.version is None or files.contents is None:
+            return None
+        prefix, stem = f"{files.folder}{os.sep}{files.stem}", files.stem
         path = prefix + TOKENS
-        result = read_private_with_status(path)
-        if result is None or result[0] == BLANK:
+        tokens = read_tokens(decode_document(files.tokens, path), files.version.written_at, path)
+        if (tokens.scheme == "DPoP") != (files.contents.proof_key is not None):
             return None
-        version = FileVersion.of(result[1])
-        tokens = read_tokens(decode_document(result[0], path), version.written_at, path)
-        credentials, server_name = read_credentials(prefix, tokens)
-        try:
-            is_same = FileVersion.of(os.lstat(path)) == version
-        except OSError:
-            return None
-        if not is_same or os.path.lexists(f"{folder}{os.sep}.{stem}{COMMIT_RECORD}"):
-            return None
+        credentials, server_name = decode_credentials(prefix, tokens, files.contents, decode_client_id)
         server_name = stem if server_name is None else server_name
         if file_stem(server_name) != stem:
             return None
-        key = CredentialKey(server_name, owner)
+        key = CredentialKey(server_name, files.owner)
         failure, refusal = None, None
-        if stem + REFRESH_FAILURE in present_names:
+        if stem + REFRESH_FAILURE in files.present_names:
             failure = self._store.refresh_failures.read(key, tokens)
-        if stem + TOKEN_REFUSAL in present_names:
+        if stem + TOKEN_REFUSAL in files.present_names:
             refusal = self._store.token_refusals.read(key, tokens)
-        return StoredSession(key, Stored(credentials, version.encode()), failure, refusal)
+        return StoredSession(key, Stored(credentials, files.version.encode()), failure, refusal)
 
 
 def _list_names(folder: str) -> list[str]:

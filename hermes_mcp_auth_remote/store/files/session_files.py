@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple, Self
 
@@ -60,8 +61,8 @@ class FileVersion(NamedTuple):
 
 def read_document(path: str) -> Document | None:
     """Return a JSON object, None if the file is missing or blank. Raises StoreError."""
-    data = read_private(path)
-    return None if data is None or data == BLANK else decode_document(data, path)
+    data = _read_content(path)
+    return None if data is None else decode_document(data, path)
 
 
 def read_tokens_file(prefix: str, version: FileVersion | None) -> Tokens | None:
@@ -75,35 +76,79 @@ def read_tokens_file(prefix: str, version: FileVersion | None) -> Tokens | None:
 def read_client_file(prefix: str) -> Client | None:
     """Return the stored client, None if there is none. Raises StoreError."""
     path = prefix + CLIENT
-    document = read_document(path)
-    return None if document is None else read_client(document, path)
+    data = _read_content(path)
+    return None if data is None else _decode_client(data, path)
 
 
-def read_credentials(prefix: str, tokens: Tokens | None) -> tuple[Credentials, str | None]:
-    """Return the credentials of these tokens, and the server's name in the binding. Raises StoreError."""
+def _decode_client(data: bytes, path: str) -> Client:
+    return read_client(decode_document(data, path), path)
+
+
+class SessionContents(NamedTuple):
+    """The contents of the files beside a tokens file, None for a file that is missing or blank."""
+
+    metadata: bytes | None
+    client: bytes | None
+    proof_key: bytes | None
+    binding: bytes | None
+
+    def __repr__(self) -> str:
+        # The contents are secrets.
+        return "SessionContents(****)"
+
+
+def read_contents(prefix: str, *, has_proof_key: bool) -> SessionContents:
+    """Read the files beside a tokens file. Raises StoreError."""
     # Read in reverse order of writing: a file is then never older than the files read before it.
-    authorization_server = _read_metadata_file(prefix)
-    client = read_client_file(prefix)
-    proof_key = _read_proof_key(prefix) if tokens is not None and tokens.scheme == "DPoP" else None
-    path = prefix + BINDING
-    if (document := read_document(path)) is None:
+    return SessionContents(
+        _read_content(prefix + METADATA),
+        _read_content(prefix + CLIENT),
+        _read_content(prefix + PROOF_KEY) if has_proof_key else None,
+        _read_content(prefix + BINDING),
+    )
+
+
+def _read_content(path: str) -> bytes | None:
+    data = read_private(path)
+    return None if data == BLANK else data
+
+
+def decode_credentials(
+    prefix: str,
+    tokens: Tokens | None,
+    contents: SessionContents,
+    decode_client: Callable[[bytes, str], Client] = _decode_client,
+) -> tuple[Credentials, str | None]:
+    """Return the credentials of these tokens, and the server's name in the binding. Raises StoreCorrupt.
+
+    `decode_client` decodes the content of a client's file; it also gets the path, for errors.
+    """
+    data = contents.metadata
+    authorization_server = None if data is None else _decode_metadata(data, prefix + METADATA)
+    data = contents.client
+    client = None if data is None else decode_client(data, prefix + CLIENT)
+    data = contents.proof_key
+    proof_key = None if data is None else _decode_proof_key(data, prefix + PROOF_KEY)
+    if contents.binding is None:
         return Credentials(tokens, client, authorization_server, proof_key=proof_key), None
-    binding = read_binding(document := binding_for(document, tokens), tokens, path)
+    path = prefix + BINDING
+    document = binding_for(decode_document(contents.binding, path), tokens)
+    binding = read_binding(document, tokens, path)
     credentials = Credentials(tokens, client, authorization_server, binding, proof_key)
     reconciled = reconcile(credentials, lambda: tokens is not None and matches_tokens(document, tokens))
     return reconciled, binding.server_name
 
 
-def _read_proof_key(prefix: str) -> Secret | None:
-    document = read_document(prefix + PROOF_KEY)
-    return None if document is None else Secret(json.dumps(document))
+def decode_client_id(data: bytes, path: str) -> Client:
+    """Return a client that has only the id of a stored one. Raises StoreCorrupt."""
+    return read_client({"client_id": decode_document(data, path).get("client_id")}, path)
 
 
-def _read_metadata_file(prefix: str) -> AuthorizationServer | None:
-    path = prefix + METADATA
-    data = read_private(path)
-    if data is None or data == BLANK:
-        return None
+def _decode_proof_key(data: bytes, path: str) -> Secret:
+    return Secret(json.dumps(decode_document(data, path)))
+
+
+def _decode_metadata(data: bytes, path: str) -> AuthorizationServer:
     if len(data) > _MAX_SHARED_BYTES:
         return read_metadata(decode_document(data, path), path)
     try:
