@@ -43,6 +43,8 @@ class Configuration:
         self._env = env
         self._environ = environ
         self._servers: dict[str, Server | ConfigError] = {}
+        # The results of `get_server`: `status` asks for the server of each session.
+        self._found_servers: dict[str, Server] = {}
 
     def load_servers(self) -> dict[str, Server]:
         """Return every enabled server for which Hermes uses OAuth, by name; empty if there is no config.yaml.
@@ -85,6 +87,8 @@ class Configuration:
 
         Raises ConfigError.
         """
+        if (found_server := self._found_servers.get(name)) is not None:
+            return found_server
         entry_name = self._find_entry(name)
         if entry_name is None:
             check_server_name(name)
@@ -98,7 +102,8 @@ class Configuration:
         self._check_unique_stem(
             entry_name, [other for other in names_with_stem if has_url(self._entries[other])]
         )
-        return self._server(entry_name)
+        server = self._found_servers[name] = self._server(entry_name)
+        return server
 
     def names_at(self, url: str) -> tuple[str, ...]:
         """Return the names of the entries with this address (`oauth.urls.is_same_address`).

@@ -112,9 +112,7 @@ class SessionListing:
         """Yield all stored sessions. Raises StoreError only if a folder cannot be read."""
         all_files = self._list(owner, None, self._read_files)
         while batch := list(islice(all_files, _BATCH_SIZE)):
-            for files in batch:
-                if (session := self._read_session(files)) is not None:
-                    yield session
+            yield from [session for files in batch if (session := self._read_session(files)) is not None]
 
     def _list(
         self,
