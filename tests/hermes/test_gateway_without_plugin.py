@@ -23,7 +23,12 @@ from tests.parts.discord_api import DiscordApi, User
 from tests.parts.fake_model import ToolCall
 from tests.service.helpers import log_in
 
-pytestmark = [pytest.mark.hermes, pytest.mark.real_hermes, pytest.mark.xdist_group("hermes-gateway")]
+pytestmark = [
+    pytest.mark.hermes,
+    pytest.mark.real_hermes,
+    pytest.mark.soak,
+    pytest.mark.xdist_group("hermes-gateway"),
+]
 
 GREETER_PLUGIN = """
 def register(ctx):

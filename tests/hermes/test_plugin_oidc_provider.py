@@ -25,7 +25,12 @@ from tests.parts.oidc_provider import FEATURES, OidcOptions, run_oidc_provider
 from tests.parts.protected_resource import serve_protected_resource
 from tests.requirements import covers
 
-pytestmark = [pytest.mark.hermes, pytest.mark.node, pytest.mark.xdist_group("hermes-provider")]
+pytestmark = [
+    pytest.mark.hermes,
+    pytest.mark.node,
+    pytest.mark.soak,
+    pytest.mark.xdist_group("hermes-provider"),
+]
 
 
 def make_notes_server() -> MCPServer:
