@@ -16,7 +16,7 @@ from hermes_mcp_auth_remote.bridge.stdio import LineWriter
 from hermes_mcp_auth_remote.cli.extras import install_command
 from hermes_mcp_auth_remote.cli.login_via_chat import parse_via
 from hermes_mcp_auth_remote.cli.output import print_paragraph
-from hermes_mcp_auth_remote.cli.owners import owner_note
+from hermes_mcp_auth_remote.cli.owners import owner_notes
 from hermes_mcp_auth_remote.cli.servers import current_home, resolve_server
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.commands import login_command
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     os.dup2(stray_output, sys.stdout.fileno())
     logging.basicConfig(format="hermes-mcp-auth: %(message)s", stream=sys.stderr)
     logging.getLogger("hermes_mcp_auth_remote.bridge").setLevel(logging.INFO)
-    if (note := owner_note(service, options.owner)) is not None:
+    for note in owner_notes(service, options.owner):
         print_paragraph(note)
     command = login_command(server if server.is_known else options.server, owner)
     run_until_stopped(_relay(service, server, owner, command, via, output, no_browser=options.no_browser))

@@ -23,7 +23,7 @@ from hermes_mcp_auth_remote.cli.output import (
     print_json,
     print_result,
 )
-from hermes_mcp_auth_remote.cli.owners import owner_note
+from hermes_mcp_auth_remote.cli.owners import owner_notes
 from hermes_mcp_auth_remote.cli.servers import current_configuration, current_home
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.cli.status import print_no_servers, print_warnings
@@ -61,9 +61,8 @@ def run(options: argparse.Namespace) -> int:
     columns = terminal_size(sys.stdout)[0]
     examination = Examination(options.server, options.owner, columns, show_requests=not options.json)
     configuration = current_configuration()
-    note = owner_note(service_at(current_home()), options.owner)
     examination.config_warnings = (
-        *(() if note is None else (note,)),
+        *owner_notes(service_at(current_home()), options.owner),
         *configuration.general_warnings(),
         *configuration.warnings(options.server),
     )
@@ -100,8 +99,7 @@ def _examine_all(options: argparse.Namespace) -> int:
         )
         for name in names
     ]
-    note = owner_note(service_at(current_home()), options.owner)
-    warnings = (*(() if note is None else (note,)), *configuration.general_warnings())
+    warnings = (*owner_notes(service_at(current_home()), options.owner), *configuration.general_warnings())
     print_warnings(warnings, as_json=options.json, columns=columns)
     run_until_stopped(_run_examinations(examinations, configuration, as_json=options.json))
     codes = [exit_code(examination.errors[0]) for examination in examinations if examination.errors]

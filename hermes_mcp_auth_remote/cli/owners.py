@@ -35,9 +35,9 @@ def find_owner_error(service: AuthService, owner: Owner) -> OwnerNotFound | None
     )
 
 
-def owner_note(service: AuthService, owner: Owner) -> str | None:
-    """Return the note for an owner without a login, for a verb that goes on; None if the owner has one."""
+def owner_notes(service: AuthService, owner: Owner) -> list[str]:
+    """Return a note if the owner has no login, for a verb that goes on; empty if the owner has one."""
     error = find_owner_error(service, owner)
     if error is None:
-        return None
-    return f"{error} {error.advice}" if error.known_owners else str(error)
+        return []
+    return [f"{error} {error.advice}" if error.known_owners else str(error)]

@@ -14,7 +14,7 @@ from hermes_mcp_auth_remote.cli.output import (
     print_json,
     print_result,
 )
-from hermes_mcp_auth_remote.cli.owners import owner_note
+from hermes_mcp_auth_remote.cli.owners import owner_notes
 from hermes_mcp_auth_remote.cli.servers import current_configuration, current_home, resolve_server
 from hermes_mcp_auth_remote.cli.status_table import format_statuses
 from hermes_mcp_auth_remote.config import Configuration
@@ -89,12 +89,12 @@ def _warnings(configuration: Configuration, options: argparse.Namespace) -> list
 
     If the user named a server, the result has only the mistakes in its entry.
     """
-    note = owner_note(AuthService(current_home()), options.owner)
+    notes = owner_notes(AuthService(current_home()), options.owner)
     if options.server is not None:
         config_warnings = configuration.warnings(options.server)
     else:
         config_warnings = configuration.all_warnings()
-    return [*([] if note is None else [note]), *config_warnings]
+    return [*notes, *config_warnings]
 
 
 def print_warnings(warnings: Iterable[str], *, as_json: bool, columns: int) -> None:

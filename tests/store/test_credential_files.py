@@ -13,6 +13,7 @@ from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.token import Tokens
 from hermes_mcp_auth_remote.store.credentials import Binding, Credentials
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.protocol import Stored
 from hermes_mcp_auth_remote.values import CredentialKey, Secret
 from tests.store.builders import (
     KEY,
@@ -455,6 +456,22 @@ def test_deleting_keeps_only_the_lock_and_other_servers(tmp_path: Path) -> None:
     assert remaining == {"notes.json.refresh.lock"}
     assert (tmp_path / "mcp-tokens" / ".notes2.json.1.abc.tmp").exists()
     assert tokens_of(store.read(CredentialKey("notes2")).credentials).access_token == Secret("access-0")
+
+
+def test_a_blank_tokens_file_counts_as_missing(tmp_path: Path) -> None:
+    # A logout leaves such a file if the tokens file is a mount point, which cannot be removed.
+    store = FileStore(tmp_path)
+    path = write_file(tmp_path, "notes.json", "{}")
+    assert store.glance(KEY) is None
+    assert store.read(KEY) == Stored(Credentials(), None)
+    assert keys_of(store) == []
+    version = store.save_login(KEY, build_credentials(), expect=None)
+    assert store.glance(KEY) == version
+    # Another file of the same size is damaged, and not missing.
+    path.write_text("[]")
+    assert store.glance(KEY) not in {None, version}
+    with pytest.raises(StoreCorrupt):
+        store.read(KEY)
 
 
 def test_a_corrupt_login_can_be_deleted(tmp_path: Path) -> None:

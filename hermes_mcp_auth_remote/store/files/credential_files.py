@@ -80,6 +80,7 @@ from hermes_mcp_auth_remote.store.files.session_files import (
     read_contents,
     read_document,
     read_tokens_file,
+    read_version,
 )
 from hermes_mcp_auth_remote.store.protocol import (
     ANY,
@@ -406,14 +407,13 @@ class FileStore:
             # `read` completes the login if its process has died.
             return UNKNOWN
         try:
-            return FileVersion.of(os.lstat(f"{folder}{stem}{TOKENS}")).encode()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            version = read_version(f"{folder}{stem}{TOKENS}")
         except OSError:
             return UNKNOWN
+        return None if version is None else version.encode()
 
     def _file_version(self, key: CredentialKey) -> FileVersion | None:
-        """Return the version of the tokens file, None if there is none. Raises StoreUnwritable.
+        """Return the version of the tokens file, None if it is missing or blank. Raises StoreUnwritable.
 
         Recovers a half-stored login of a killed process first.
         """
@@ -422,9 +422,7 @@ class FileStore:
             self.complete_login(key)
         path = f"{folder}{stem}{TOKENS}"
         try:
-            return FileVersion.of(os.lstat(path))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            return read_version(path)
         except OSError as error:
             raise StoreUnwritable(f"{path} cannot be read: {error.strerror}.") from error
 

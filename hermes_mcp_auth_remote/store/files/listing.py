@@ -13,7 +13,7 @@ from hermes_mcp_auth_remote.errors import StoreError, StoreUnwritable
 from hermes_mcp_auth_remote.hermes_home import file_stem
 from hermes_mcp_auth_remote.store.codec import decode_document, read_tokens
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.store.files.login_commit_record import BLANK, is_blank
+from hermes_mcp_auth_remote.store.files.login_commit_record import BLANK
 from hermes_mcp_auth_remote.store.files.paths import (
     COMMIT_RECORD,
     OWNERS_FOLDER,
@@ -31,6 +31,7 @@ from hermes_mcp_auth_remote.store.files.session_files import (
     decode_client_id,
     decode_credentials,
     read_contents,
+    read_version,
 )
 from hermes_mcp_auth_remote.store.protocol import (
     ANY,
@@ -169,11 +170,9 @@ class SessionListing:
     ) -> Summary | None:
         path = f"{folder}{os.sep}{stem}{TOKENS}"
         with suppress(OSError):
-            status = os.lstat(path)
-            # Compare the size first: reading each file would cost more.
-            if status.st_size != len(BLANK) or not is_blank(path):
+            if (version := read_version(path)) is not None:
                 key = self._store.key_for_stem(folder, stem, owner)
-                return None if key is None else Summary(key, FileVersion.of(status).encode())
+                return None if key is None else Summary(key, version.encode())
         return None
 
     def _read_files(

@@ -27,7 +27,7 @@ from hermes_mcp_auth_remote.store.codec import (
     read_tokens,
 )
 from hermes_mcp_auth_remote.store.credentials import Credentials, reconcile
-from hermes_mcp_auth_remote.store.files.login_commit_record import BLANK
+from hermes_mcp_auth_remote.store.files.login_commit_record import BLANK, is_blank
 from hermes_mcp_auth_remote.store.files.paths import BINDING, CLIENT, METADATA, PROOF_KEY, TOKENS
 from hermes_mcp_auth_remote.store.files.private_files import read_private
 from hermes_mcp_auth_remote.store.protocol import Version
@@ -57,6 +57,16 @@ class FileVersion(NamedTuple):
     def written_at(self) -> float:
         """The time of the last write (epoch seconds)."""
         return self.mtime_ns / 1e9
+
+
+def read_version(path: str) -> FileVersion | None:
+    """Return the version of a tokens file, None if it is missing or blank. Raises OSError."""
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    # Compare the size first: reading each file would cost more.
+    return None if status.st_size == len(BLANK) and is_blank(path) else FileVersion.of(status)
 
 
 def read_document(path: str) -> Document | None:
