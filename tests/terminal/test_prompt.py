@@ -58,7 +58,7 @@ class RecordingScreen:
 
     shown: asyncio.Queue[Login] = field(default_factory=asyncio.Queue)
     refusals: list[McpAuthError] = field(default_factory=list)
-    counts: int = 0
+    has_counted: asyncio.Event = field(default_factory=asyncio.Event)
     refused_request_counts: list[int] = field(default_factory=list[int])
     qr_logins: list[Login | None] = field(default_factory=list[Login | None])
     expiries: asyncio.Queue[Login] = field(default_factory=asyncio.Queue)
@@ -76,7 +76,7 @@ class RecordingScreen:
         self.refused_request_counts.append(count)
 
     def show_countdown(self, login: Login, *, on_new_line: bool = False) -> None:
-        self.counts += 1
+        self.has_counted.set()
 
     def show_qr(self, login: Login) -> bool:
         self.qr_logins.append(login)
