@@ -225,10 +225,13 @@ def run_in_thread(api: DiscordApi, main: Callable[[], Coroutine[Any, Any, None]]
         if not errors:
             yield
     finally:
-        if thread.is_alive() and started_tasks:
+        # `asyncio.wait_for` of Python 3.11 loses a cancellation that comes just as its work is done.
+        for _ in range(6):
+            if not (thread.is_alive() and started_tasks):
+                break
             loop, task = started_tasks[0]
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(task.cancel)
-        thread.join(30)
+            thread.join(5)
     if errors:
         raise errors[0]
