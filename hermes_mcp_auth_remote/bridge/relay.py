@@ -55,6 +55,8 @@ LOGIN_INPUT = "hermes_mcp_auth_login"
 LOGIN_CHECK_SECONDS = 2.0
 # The time between two progress notifications to a client whose request waits for a login.
 PROGRESS_SECONDS = 10.0
+# How long later messages wait for the response to `initialized`: a server may never respond. They wait longer
+# if the server needs a login for it.
 _INITIALIZED_SECONDS = 30.0
 # A client that sends more messages without waiting for responses must not fill the memory.
 MAX_OPEN_MESSAGES = 4096
@@ -62,6 +64,7 @@ MAX_OPEN_MESSAGES = 4096
 LAST_SESSION_VERSION = "2025-11-25"
 # After the end of the input, open requests have this much time. Clients kill a server after two seconds.
 LAST_REQUESTS_SECONDS = 1.0
+_AWAITED_NOTIFICATIONS = frozenset({"notifications/cancelled", "notifications/initialized"})
 _INPUT_METHODS = frozenset({"prompts/get", "resources/read", "tools/call"})
 _EMPTY_RESULTS: Mapping[str, Mapping[str, Any]] = {
     "ping": {},
@@ -106,6 +109,11 @@ class Relay:
         self._requests: dict[RequestId, tuple[asyncio.Task[None], Message]] = {}
         # Runs until `initialize` has its response: the session begins with that response.
         self._initialize_task: asyncio.Task[None] | None = None
+        # Runs until the server has responded to `initialized`.
+        self._initialized_task: asyncio.Task[None] | None = None
+        # An `initialized` that the server has refused because a login is missing.
+        self._refused_initialized: Message | None = None
+        self._initialized_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         # The client's capabilities, from its `initialize`.
         self._capabilities: Mapping[str, Any] = {}
@@ -122,6 +130,8 @@ class Relay:
         try:
             await asyncio.wait({reader, self._writer.broken}, return_when=asyncio.FIRST_COMPLETED)
             requests = {task for task, _ in self._requests.values()}
+            if self._initialized_task is not None and not self._initialized_task.done():
+                requests.add(self._initialized_task)
             if reader.done() and requests:
                 # Requests are still open: the input was a file or a pipe, or the client ends.
                 await asyncio.wait({self._writer.broken, *requests}, timeout=LAST_REQUESTS_SECONDS)
@@ -151,11 +161,10 @@ class Relay:
                     await self._accept(item)
 
     async def _accept(self, message: Message) -> None:
-        """Start to handle a message. `initialized` must reach the server before the requests after it."""
-        if message.method == "notifications/initialized":
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_INITIALIZED_SECONDS):
-                    await self._handle(message)
+        """Start to handle a message."""
+        is_initialized = message.method == "notifications/initialized"
+        if is_initialized and self._initialized_task is not None and not self._initialized_task.done():
+            # A session needs one.
             return
         if len(self._tasks) >= MAX_OPEN_MESSAGES and not self._may_end_others(message):
             text = f"{MAX_OPEN_MESSAGES} requests are open. Wait for responses, then try again."
@@ -164,17 +173,19 @@ class Relay:
         task = asyncio.create_task(self._handle(message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if is_initialized:
+            self._initialized_task = task
         if message.is_request and message.id is not None:
             message_id = message.id
             self._requests[message_id] = task, message
             if message.method == "initialize":
-                self._initialize_task = task
+                self._initialize_task, self._initialized_task = task, None
             task.add_done_callback(lambda done: self._forget_request(message_id, done))
 
     @staticmethod
     def _may_end_others(message: Message) -> bool:
-        """True for a message that open requests may wait for: a cancellation, or a response of the client."""
-        return message.is_response or message.method == "notifications/cancelled"
+        """True for a message that open requests may wait for, such as a response of the client."""
+        return message.is_response or message.method in _AWAITED_NOTIFICATIONS
 
     def _forget_request(self, message_id: RequestId, task: asyncio.Task[None]) -> None:
         if self._requests.get(message_id, (None,))[0] is task:
@@ -203,6 +214,8 @@ class Relay:
         except AuthorizationRequired as error:
             if message.is_request:
                 await self._answer_login_needed(message, error)
+            elif message.method == "notifications/initialized":
+                self._refused_initialized = message
 
     async def _answer_error(self, message: Message, text: str, code: int = SERVER_ERROR) -> None:
         if message.is_request:
@@ -222,15 +235,11 @@ class Relay:
                 await self._send(message)
 
     async def _forward(self, message: Message) -> None:
-        initialize_task = self._initialize_task
-        is_current = initialize_task is asyncio.current_task()
-        if initialize_task is not None and not is_current and not initialize_task.done():
-            # If the input is a file, requests come before the response to `initialize`.
-            await asyncio.wait({initialize_task})
+        await self._wait_for_session(message)
         if message.method == "initialize":
             self._capabilities = _as_mapping(message.params.get("capabilities"))
             # A client that starts anew needs no session for its earlier `initialize`.
-            self._initialize = self._initialized = None
+            self._initialize = self._initialized = self._refused_initialized = None
         elif message.method == "notifications/initialized" and self._initialize is not None:
             self._initialized = message
             return
@@ -253,7 +262,35 @@ class Relay:
             if progress is not None:
                 progress.cancel()
 
+    async def _wait_for_session(self, message: Message) -> None:
+        """Wait until the server has responded to the `initialize` and the `initialized` before a message.
+
+        If the input is a file, all messages come at once.
+        """
+        if message.method == "initialize":
+            return
+        if self._initialize_task is not None and not self._initialize_task.done():
+            await asyncio.wait({self._initialize_task})
+        task = self._initialized_task
+        if task is None or message.method == "notifications/initialized":
+            return
+        while not task.done():
+            await asyncio.wait({task}, timeout=_INITIALIZED_SECONDS)
+            if not task.done() and not await self._options.is_login_waiting():
+                self._initialized_task = None
+                return
+
+    async def _send_refused_initialized(self) -> None:
+        """Send an `initialized` that the server has refused: it may refuse all requests until it gets one."""
+        async with self._initialized_lock:
+            if self._refused_initialized is not None:
+                with contextlib.suppress(TransportError):
+                    await self._transport.send(self._refused_initialized)
+                self._refused_initialized = None
+
     async def _send(self, message: Message) -> None:
+        if message.method != "initialize":
+            await self._send_refused_initialized()
         try:
             await self._transport.send(message)
         except LegacyServer:

@@ -121,7 +121,7 @@ async def run_bridge(
     defaults: dict[str, Any] = {
         "login_command": "hermes-mcp-auth login demo",
         "client_login": None,
-        "is_login_waiting": lambda: False,
+        "is_login_waiting": lambda: asyncio.sleep(0, result=False),
         "authorization": no_token,
     }
     async with open_http_client(SSL_CONTEXT, auth=auth, headers={}, can_use_proxy=False) as http_client:

@@ -37,6 +37,7 @@ INITIALIZE: dict[str, Any] = {
     "clientInfo": {"name": "test", "version": "1"},
 }
 ADD = {"name": "add", "arguments": {"a": 2, "b": 3}}
+PARSE_ERROR = -32700
 
 
 class ConnectClient:
@@ -269,6 +270,48 @@ def test_a_login_requests_the_scope_that_the_refused_call_needs(cli: Cli, demo: 
         client.wait_for_notification("notifications/elicitation/complete")
         assert client.call() == "5"
         client.end()
+
+
+def accepted_methods(demo: Demo) -> list[str]:
+    """Return the methods of the messages that the server has accepted, in order."""
+    return [
+        json.loads(request.body)["method"]
+        for request in demo.authorization_server.requests
+        if request.step == "mcp" and request.method == "POST" and request.status in {200, 202}
+    ]
+
+
+# A server may accept requests of a session only after `initialized`.
+WHOLE_SESSION = ["initialize", "notifications/initialized", "tools/call"]
+
+
+@covers("bridge-optional-login")
+def test_the_server_gets_an_initialized_that_it_refused_before_the_login(cli: Cli, demo: Demo) -> None:
+    demo.authorization_server.change_behaviour(open_methods=frozenset({"initialize"}))
+    with connect(cli) as client:
+        client.initialize(elicitation={"url": {}})
+        [elicitation] = client.request("tools/call", ADD)["error"]["data"]["elicitations"]
+        finish_in_browser(elicitation["url"])
+        client.wait_for_notification("notifications/elicitation/complete")
+        assert client.call() == "5"
+        client.end()
+    assert accepted_methods(demo)[-3:] == WHOLE_SESSION
+
+
+@covers("bridge-optional-login")
+def test_messages_are_read_while_initialized_waits_for_a_login(cli: Cli, demo: Demo, tmp_path: Path) -> None:
+    demo.authorization_server.change_behaviour(open_methods=frozenset({"initialize"}))
+    env, record = make_browser(tmp_path, approves=False)
+    with connect(cli, "demo", env=env) as client:
+        client.initialize()
+        [page] = read_pages(record, 1)
+        call = client.send("tools/call", ADD)
+        client.command.send("not JSON\n")
+        assert client.command.read_event()["error"]["code"] == PARSE_ERROR
+        finish_in_browser(page)
+        assert client.read_response(call)["result"]["content"][0]["text"] == "5"
+        client.end()
+    assert accepted_methods(demo)[-3:] == WHOLE_SESSION
 
 
 @covers("bridge-login")

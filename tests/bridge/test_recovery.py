@@ -326,6 +326,27 @@ async def test_each_request_of_a_batch_gets_its_response_or_its_error() -> None:
     assert "result" in by_id["c"]
 
 
+@covers("bridge-recovers")
+@run_in_loop
+async def test_calls_go_on_if_the_server_never_responds_to_initialized(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay, "_INITIALIZED_SECONDS", 0.05)
+    handler = McpHandler()
+
+    async def initialized(_: Request, reply: Reply) -> None:
+        await reply.wait_for_disconnect()
+
+    handler.methods["notifications/initialized"] = initialized
+    async with serve(handler) as url, run_bridge(url) as client:
+        await client.initialize()
+        # The server gets one `initialized`, however many the client sends.
+        await client.notify("notifications/initialized")
+        for _ in range(2):
+            assert "result" in await client.request("ping")
+    assert len(handler.received("notifications/initialized")) == 1
+
+
 @covers("bridge-bad-input")
 @run_in_loop
 async def test_a_client_that_sends_without_waiting_gets_errors_and_can_still_cancel(
