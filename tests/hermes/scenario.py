@@ -59,10 +59,11 @@ _group_numbers = count(1001)
 _REAL = pytest.param("0.19", marks=pytest.mark.real_hermes)
 _STAND_IN_GROUP = pytest.mark.xdist_group("hermes-layout-021")
 LAYOUTS = (_REAL, pytest.param("0.21", marks=_STAND_IN_GROUP))
-# For modules whose tests depend little on the layout: only the long variants run with the stand-in.
+# For modules whose tests depend little on the layout: only the long variants run with the real Hermes, whose
+# gateway needs several seconds to start.
 LAYOUTS_WITH_SOAK = (
-    _REAL,
-    pytest.param("0.21", marks=[_STAND_IN_GROUP, pytest.mark.soak]),
+    pytest.param("0.19", marks=[pytest.mark.real_hermes, pytest.mark.soak]),
+    pytest.param("0.21", marks=_STAND_IN_GROUP),
 )
 
 
