@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -109,12 +109,15 @@ class Relay:
         self._requests: dict[RequestId, tuple[asyncio.Task[None], Message]] = {}
         # Runs until `initialize` has its response: the session begins with that response.
         self._initialize_task: asyncio.Task[None] | None = None
-        # Runs until the server has responded to `initialized`.
+        # Sends the `initialized` of the current session.
         self._initialized_task: asyncio.Task[None] | None = None
-        # An `initialized` that the server has refused because a login is missing.
+        # Runs as long as later messages wait for the response to `initialized`.
+        self._initialized_wait: asyncio.Task[None] | None = None
+        # An `initialized` that the server did not get because a token is missing.
         self._refused_initialized: Message | None = None
-        self._initialized_lock = asyncio.Lock()
+        # One for each open message.
         self._tasks: set[asyncio.Task[None]] = set()
+        self._other_tasks: set[asyncio.Task[None]] = set()
         # The client's capabilities, from its `initialize`.
         self._capabilities: Mapping[str, Any] = {}
         # Set while the bridge itself answers the client, because the server needs a login.
@@ -129,17 +132,20 @@ class Relay:
         reader = asyncio.create_task(self._read(input_descriptor))
         try:
             await asyncio.wait({reader, self._writer.broken}, return_when=asyncio.FIRST_COMPLETED)
+            if reader.done():
+                await self._wait_for_session_of_file()
             requests = {task for task, _ in self._requests.values()}
-            if self._initialized_task is not None and not self._initialized_task.done():
-                requests.add(self._initialized_task)
+            if self._initialized_wait is not None and not self._initialized_wait.done():
+                requests.add(self._initialized_wait)
             if reader.done() and requests:
                 # Requests are still open: the input was a file or a pipe, or the client ends.
                 await asyncio.wait({self._writer.broken, *requests}, timeout=LAST_REQUESTS_SECONDS)
         finally:
-            for task in (reader, *self._tasks):
+            tasks = (reader, *self._tasks, *self._other_tasks)
+            for task in tasks:
                 task.cancel()
             await self._writer.close()
-            await asyncio.gather(reader, *self._tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._transport.close()
 
     async def _read(self, input_descriptor: int) -> None:
@@ -162,30 +168,35 @@ class Relay:
 
     async def _accept(self, message: Message) -> None:
         """Start to handle a message."""
-        is_initialized = message.method == "notifications/initialized"
-        if is_initialized and self._initialized_task is not None and not self._initialized_task.done():
+        is_initialized = _is_initialized(message)
+        if is_initialized and self._initialized_wait is not None and not self._initialized_wait.done():
             # A session needs one.
             return
         if len(self._tasks) >= MAX_OPEN_MESSAGES and not self._may_end_others(message):
             text = f"{MAX_OPEN_MESSAGES} requests are open. Wait for responses, then try again."
             await self._answer_error(message, text)
             return
-        task = asyncio.create_task(self._handle(message))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         if is_initialized:
-            self._initialized_task = task
+            self._start_initialized(message)
+            return
+        task = _create_task(self._handle(message), self._tasks)
         if message.is_request and message.id is not None:
             message_id = message.id
             self._requests[message_id] = task, message
             if message.method == "initialize":
-                self._initialize_task, self._initialized_task = task, None
+                self._initialize_task = task
+                self._initialized_task = self._initialized_wait = None
             task.add_done_callback(lambda done: self._forget_request(message_id, done))
 
     @staticmethod
     def _may_end_others(message: Message) -> bool:
         """True for a message that open requests may wait for, such as a response of the client."""
-        return message.is_response or message.method in _AWAITED_NOTIFICATIONS
+        return message.is_response or (not message.is_request and message.method in _AWAITED_NOTIFICATIONS)
+
+    def _start_initialized(self, message: Message) -> None:
+        self._refused_initialized = None
+        task = self._initialized_task = _create_task(self._handle(message), self._other_tasks)
+        self._initialized_wait = _create_task(self._wait_for_initialized(task), self._other_tasks)
 
     def _forget_request(self, message_id: RequestId, task: asyncio.Task[None]) -> None:
         if self._requests.get(message_id, (None,))[0] is task:
@@ -194,7 +205,7 @@ class Relay:
     async def _handle(self, message: Message) -> None:
         """Handle one message; each request gets a response."""
         try:
-            if message.method == "notifications/cancelled":
+            if message.method == "notifications/cancelled" and not message.is_request:
                 await self._cancel(message)
             else:
                 await self._forward_or_ask(message)
@@ -211,11 +222,15 @@ class Relay:
     async def _forward_or_ask(self, message: Message) -> None:
         try:
             await self._forward(message)
-        except AuthorizationRequired as error:
-            if message.is_request:
+        except McpAuthError as error:
+            if _is_initialized(message):
+                # The client may have started a new session meanwhile.
+                if self._initialized_task is asyncio.current_task():
+                    self._refused_initialized = message
+            elif message.is_request and isinstance(error, AuthorizationRequired):
                 await self._answer_login_needed(message, error)
-            elif message.method == "notifications/initialized":
-                self._refused_initialized = message
+            else:
+                raise
 
     async def _answer_error(self, message: Message, text: str, code: int = SERVER_ERROR) -> None:
         if message.is_request:
@@ -235,19 +250,26 @@ class Relay:
                 await self._send(message)
 
     async def _forward(self, message: Message) -> None:
-        await self._wait_for_session(message)
+        progress = self._start_progress(message)
+        try:
+            await self._wait_for_session(message)
+            await self._forward_in_session(message)
+        finally:
+            if progress is not None:
+                progress.cancel()
+
+    async def _forward_in_session(self, message: Message) -> None:
         if message.method == "initialize":
             self._capabilities = _as_mapping(message.params.get("capabilities"))
             # A client that starts anew needs no session for its earlier `initialize`.
             self._initialize = self._initialized = self._refused_initialized = None
-        elif message.method == "notifications/initialized" and self._initialize is not None:
+        elif _is_initialized(message) and self._initialize is not None:
             self._initialized = message
             return
         elif self._initialize is not None and not await self._connect():
             if message.is_request:
                 await self._answer_offline(message)
             return
-        progress = self._start_progress(message)
         try:
             message = await self._after_elicitation(message)
             if self._offers_login_tool and _called_tool(message) == LOGIN_TOOL:
@@ -258,9 +280,6 @@ class Relay:
             if message.method != "initialize" or self._options.client_login is None:
                 raise
             await self._initialize_offline(message)
-        finally:
-            if progress is not None:
-                progress.cancel()
 
     async def _wait_for_session(self, message: Message) -> None:
         """Wait until the server has responded to the `initialize` and the `initialized` before a message.
@@ -271,26 +290,45 @@ class Relay:
             return
         if self._initialize_task is not None and not self._initialize_task.done():
             await asyncio.wait({self._initialize_task})
-        task = self._initialized_task
-        if task is None or message.method == "notifications/initialized":
+        if _is_initialized(message) or message.is_response:
+            # The server may wait for a response of the client before it responds to `initialized`.
             return
-        while not task.done():
-            await asyncio.wait({task}, timeout=_INITIALIZED_SECONDS)
-            if not task.done() and not await self._options.is_login_waiting():
-                self._initialized_task = None
-                return
+        wait, refused = self._initialized_wait, self._refused_initialized
+        if refused is not None and (wait is None or wait.done()):
+            # The server may refuse all requests until it gets `initialized`. If it refuses that again, the
+            # message may need no login, or its refusal names the scope that it needs.
+            self._start_initialized(refused)
+        if self._initialized_wait is not None:
+            await asyncio.wait({self._initialized_wait})
 
-    async def _send_refused_initialized(self) -> None:
-        """Send an `initialized` that the server has refused: it may refuse all requests until it gets one."""
-        async with self._initialized_lock:
-            if self._refused_initialized is not None:
-                with contextlib.suppress(TransportError):
-                    await self._transport.send(self._refused_initialized)
-                self._refused_initialized = None
+    async def _wait_for_initialized(self, task: asyncio.Task[None]) -> None:
+        """Wait until the server has responded to `initialized`, or does not respond."""
+        was_login_waiting = False
+        while not (await asyncio.wait({task}, timeout=_INITIALIZED_SECONDS))[0]:
+            is_login_waiting = False
+            with contextlib.suppress(McpAuthError):
+                is_login_waiting = await self._options.is_login_waiting()
+            # After a login, the server has the whole time to respond.
+            if not (is_login_waiting or was_login_waiting):
+                return
+            was_login_waiting = is_login_waiting
+
+    async def _wait_for_session_of_file(self) -> None:
+        """At the end of a file, wait for the session: the server may need more than a second to open it.
+
+        Other clients send `initialized` after they have the response to `initialize`.
+        """
+        initialize, initialized = self._initialize_task, self._initialized_wait
+        if initialize is None or initialize.done() or initialized is None:
+            return
+        # `initialized` waits for `initialize`.
+        await asyncio.wait(
+            {self._writer.broken, initialized},
+            timeout=_INITIALIZED_SECONDS,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
 
     async def _send(self, message: Message) -> None:
-        if message.method != "initialize":
-            await self._send_refused_initialized()
         try:
             await self._transport.send(message)
         except LegacyServer:
@@ -346,9 +384,7 @@ class Relay:
             "instructions": f"{name} needs a login. Call the tool {LOGIN_TOOL}.",
         }
         await self._writer.write(result_response(message.id, result))
-        task = asyncio.create_task(self._connect_after_login())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        _create_task(self._connect_after_login(), self._other_tasks)
 
     async def _connect_after_login(self) -> None:
         while self._initialize is not None:
@@ -475,9 +511,7 @@ class Relay:
         await self._writer.write(error_response(message.id, URL_ELICITATION_REQUIRED, text, data))
         if login.id not in self._announced_logins:
             self._announced_logins.add(login.id)
-            task = asyncio.create_task(self._announce_end(login))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            _create_task(self._announce_end(login), self._other_tasks)
 
     async def _announce_end(self, login: Login) -> None:
         client_login = self._options.client_login
@@ -486,6 +520,19 @@ class Relay:
                 await client_login.service.wait_for_login(login.id)
             params = {"elicitationId": login.id}
             await self._writer.write(notification("notifications/elicitation/complete", params))
+
+
+def _create_task(work: Coroutine[object, object, None], tasks: set[asyncio.Task[None]]) -> asyncio.Task[None]:
+    """Create a task that is in `tasks` until it is done."""
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
+
+
+def _is_initialized(message: Message) -> bool:
+    """True for the notification after which the server accepts requests. A request of that name is none."""
+    return message.method == "notifications/initialized" and not message.is_request
 
 
 def _called_tool(message: Message) -> object:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import AsyncGenerator
 from typing import Any
 
+import httpx2
 import pytest
 
 from hermes_mcp_auth_remote.bridge import http_transport, relay
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError, StoreBusy, Unreachable
 from tests.bridge.client import McpHandler, meta, run_bridge, run_in_loop
 from tests.bridge.raw_server import Reply, Request, serve
 from tests.requirements import covers
@@ -326,6 +330,13 @@ async def test_each_request_of_a_batch_gets_its_response_or_its_error() -> None:
     assert "result" in by_id["c"]
 
 
+def never_respond_to_initialized(handler: McpHandler) -> None:
+    async def initialized(_: Request, reply: Reply) -> None:
+        await reply.wait_for_disconnect()
+
+    handler.methods["notifications/initialized"] = initialized
+
+
 @covers("bridge-recovers")
 @run_in_loop
 async def test_calls_go_on_if_the_server_never_responds_to_initialized(
@@ -333,11 +344,7 @@ async def test_calls_go_on_if_the_server_never_responds_to_initialized(
 ) -> None:
     monkeypatch.setattr(relay, "_INITIALIZED_SECONDS", 0.05)
     handler = McpHandler()
-
-    async def initialized(_: Request, reply: Reply) -> None:
-        await reply.wait_for_disconnect()
-
-    handler.methods["notifications/initialized"] = initialized
+    never_respond_to_initialized(handler)
     async with serve(handler) as url, run_bridge(url) as client:
         await client.initialize()
         # The server gets one `initialized`, however many the client sends.
@@ -347,15 +354,195 @@ async def test_calls_go_on_if_the_server_never_responds_to_initialized(
     assert len(handler.received("notifications/initialized")) == 1
 
 
+@run_in_loop
+async def test_a_file_gets_the_response_of_a_server_that_opens_a_session_slowly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay, "LAST_REQUESTS_SECONDS", 0.0)
+    initialize: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}
+    initialized = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    handler = McpHandler()
+    async with serve(handler) as url, run_bridge(url) as client:
+        await client.write(b"\n".join(json.dumps(message).encode() for message in (initialize, initialized)))
+        client.close_input()
+        assert "result" in await client.others.get()
+
+
+@covers("bridge-login")
+@run_in_loop
+async def test_a_call_that_waits_for_initialized_reports_that_a_login_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay, "PROGRESS_SECONDS", 0.01)
+    handler = McpHandler()
+    never_respond_to_initialized(handler)
+    async with (
+        serve(handler) as url,
+        run_bridge(url, is_login_waiting=lambda: asyncio.sleep(0, result=True)) as client,
+    ):
+        await client.initialize()
+        await client.start_request("tools/call", name="x", _meta={"progressToken": "t"})
+        progress = await client.others.get()
+        assert progress["params"]["message"] == "Waiting for a login."
+
+
+@covers("bridge-recovers")
+@run_in_loop
+async def test_all_calls_go_on_at_once_if_the_server_never_responds_to_initialized(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handler, has_call, checks = McpHandler(), asyncio.Event(), 0
+    never_respond_to_initialized(handler)
+
+    async def is_login_waiting() -> bool:
+        nonlocal checks
+        checks += 1
+        await has_call.wait()
+        raise StoreBusy("Another process writes.")
+
+    monkeypatch.setattr(relay, "_INITIALIZED_SECONDS", 0.05)
+    async with serve(handler) as url, run_bridge(url, is_login_waiting=is_login_waiting) as client:
+        await client.initialize()
+        calls = [(await client.start_request("ping"))[1] for _ in range(5)]
+        has_call.set()
+        # The calls do not need to know whether a login waits.
+        assert all("result" in response for response in await asyncio.gather(*calls))
+    assert checks == 1
+
+
+@covers("bridge-recovers")
+@run_in_loop
+async def test_a_response_of_the_client_does_not_wait_for_initialized() -> None:
+    handler, has_response = McpHandler(), asyncio.Event()
+
+    async def initialized(_: Request, reply: Reply) -> None:
+        await has_response.wait()
+        await reply.send(202)
+
+    async def response(_: Request, reply: Reply) -> None:
+        has_response.set()
+        await reply.send(202)
+
+    handler.methods |= {"notifications/initialized": initialized, "response": response}
+    async with serve(handler) as url, run_bridge(url) as client:
+        await client.initialize()
+        await client.send({"id": "roots", "result": {"roots": []}})
+        assert "result" in await client.request("ping")
+
+
+@covers("bridge-bad-input")
+@run_in_loop
+async def test_requests_with_the_names_of_notifications_get_a_response() -> None:
+    handler, is_first, may_respond = McpHandler(), True, asyncio.Event()
+
+    async def initialized(request: Request, reply: Reply) -> None:
+        nonlocal is_first
+        if "id" in request.message:
+            await reply.result(request, {})
+            return
+        assert is_first
+        is_first = False
+        await may_respond.wait()
+        await reply.send(202)
+
+    handler.methods["notifications/initialized"] = initialized
+    async with serve(handler) as url, run_bridge(url) as client:
+        await client.initialize()
+        methods = "notifications/initialized", "notifications/cancelled"
+        responses = [(await client.start_request(method))[1] for method in methods]
+        may_respond.set()
+        assert all("result" in response for response in await asyncio.gather(*responses))
+
+
+class LoginDemanded(httpx2.Auth):
+    """Refuses requests of some methods without a token, as a session without a login does."""
+
+    requires_request_body = True
+
+    def __init__(self, *methods: str, error: McpAuthError | None = None) -> None:
+        self.methods = {*methods}
+        self.refused: list[str] = []
+        self._error = error or AuthorizationRequired("demo")
+
+    async def async_auth_flow(
+        self, request: httpx2.Request
+    ) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
+        method = json.loads(request.content or b"{}").get("method")
+        if method in self.methods:
+            self.refused.append(method)
+            raise self._error
+        yield request
+
+
+@covers("bridge-optional-login")
+@run_in_loop
+async def test_open_methods_need_no_login_if_the_server_demands_one_for_initialized() -> None:
+    handler, auth = McpHandler(), LoginDemanded("notifications/initialized")
+    async with serve(handler) as url, run_bridge(url, auth=auth) as client:
+        await client.initialize()
+        for _ in range(2):
+            assert "result" in await client.request("tools/list")
+        auth.methods.clear()
+        responses = [(await client.start_request("ping"))[1] for _ in range(2)]
+        assert all("result" in response for response in await asyncio.gather(*responses))
+    methods = [request.rpc_method for request in handler.requests if request.method == "POST"]
+    assert methods == ["initialize", "tools/list", "tools/list", "notifications/initialized", "ping", "ping"]
+
+
+@covers("bridge-optional-login")
+@run_in_loop
+async def test_calls_after_the_login_go_on_if_the_server_never_responds_to_initialized(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handler, auth = McpHandler(), LoginDemanded("notifications/initialized", "ping")
+    never_respond_to_initialized(handler)
+    async with serve(handler) as url, run_bridge(url, auth=auth) as client:
+        await client.initialize()
+        assert "error" in await client.request("ping")
+        auth.methods.clear()
+        monkeypatch.setattr(relay, "_INITIALIZED_SECONDS", 0.05)
+        assert "result" in await client.request("ping")
+
+
+@covers("bridge-optional-login")
+@run_in_loop
+@pytest.mark.parametrize("is_sent_again", [False, True])
+async def test_the_server_gets_one_initialized_after_a_refresh_failed(is_sent_again: bool) -> None:  # noqa: FBT001
+    handler = McpHandler()
+    auth = LoginDemanded("notifications/initialized", error=Unreachable("The server is down."))
+    async with serve(handler) as url, run_bridge(url, auth=auth) as client:
+        await client.initialize()
+        assert "result" in await client.request("ping")
+        auth.methods.clear()
+        if is_sent_again:
+            await client.notify("notifications/initialized")
+        assert "result" in await client.request("ping")
+    assert len(handler.received("notifications/initialized")) == 1
+
+
+@covers("bridge-optional-login")
+@run_in_loop
+async def test_an_initialized_of_an_earlier_session_is_not_sent_in_the_next_one() -> None:
+    handler, auth = McpHandler(), LoginDemanded("notifications/initialized")
+    async with serve(handler) as url, run_bridge(url, auth=auth) as client:
+        await client.initialize()
+        assert "result" in await client.request("ping")
+        auth.methods.clear()
+        await client.initialize()
+        assert "result" in await client.request("ping")
+    assert len(handler.received("notifications/initialized")) == 1
+
+
 @covers("bridge-bad-input")
 @run_in_loop
 async def test_a_client_that_sends_without_waiting_gets_errors_and_can_still_cancel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(relay, "MAX_OPEN_MESSAGES", 5)
-    handler, closed = McpHandler(), asyncio.Event()
+    handler, called, closed = McpHandler(), asyncio.Semaphore(0), asyncio.Event()
 
     async def call_tool(_: Request, reply: Reply) -> None:
+        called.release()
         await reply.wait_for_disconnect()
         closed.set()
 
@@ -363,6 +550,8 @@ async def test_a_client_that_sends_without_waiting_gets_errors_and_can_still_can
     async with serve(handler) as url, run_bridge(url) as client:
         await client.initialize()
         started = [await client.start_request("tools/call", name="x") for _ in range(8)]
+        for _ in range(5):
+            await called.acquire()
         refused = await asyncio.gather(*(response for _, response in started[5:]))
         assert {r["error"]["message"] for r in refused} == {
             "5 requests are open. Wait for responses, then try again."
