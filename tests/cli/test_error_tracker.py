@@ -102,6 +102,7 @@ def test_an_error_tracker_gets_no_secret_of_a_failed_login(
 
 
 @covers("tracebacks-masked")
+@pytest.mark.soak
 def test_an_error_tracker_gets_no_secret_of_a_failed_token_command(
     cli: Cli, demo: Demo, envelopes: Path
 ) -> None:

@@ -15,7 +15,7 @@ from tests.parts.oidc_provider import FEATURES, OidcOptions, OidcProvider, run_o
 from tests.parts.protected_resource import serve_protected_resource
 from tests.service.helpers import wait_until
 
-pytestmark = [pytest.mark.node, pytest.mark.xdist_group("oidc-provider")]
+pytestmark = [pytest.mark.node, pytest.mark.soak, pytest.mark.xdist_group("oidc-provider")]
 RESOURCE = "http://127.0.0.1:9/mcp"
 SCOPE = "mcp:tools offline_access"
 
