@@ -9,7 +9,7 @@ import pytest
 
 from gateway_hooks.dialog.messages import ENGLISH
 from tests.consent_form import approve
-from tests.hermes.scenario import CALL_SECONDS, LAYOUTS, PLUGIN, SECONDS, Scenario, code_and_state
+from tests.hermes.scenario import CALL_SECONDS, LAYOUTS_WITH_SOAK, PLUGIN, SECONDS, Scenario, code_and_state
 from tests.parts import bot_api, discord_api
 from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.parts.bot_api import Chat, Message, User
@@ -62,7 +62,7 @@ def wait_until_deleted(scenario: TwoPlatformScenario, message: Message, chat: Us
     )
 
 
-@pytest.fixture(scope="module", params=LAYOUTS)
+@pytest.fixture(scope="module", params=LAYOUTS_WITH_SOAK)
 def scenario(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TwoPlatformScenario]:

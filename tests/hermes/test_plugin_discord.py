@@ -12,7 +12,7 @@ import pytest
 from tests import leak_check
 from tests.consent_form import approve
 from tests.hermes.leaks import TrackedSecrets, assert_no_leaks
-from tests.hermes.scenario import LAYOUTS, PLUGIN, SECONDS, mcp_server_settings
+from tests.hermes.scenario import LAYOUTS_WITH_SOAK, PLUGIN, SECONDS, mcp_server_settings
 from tests.hermes.shared_gateway import RELOAD_SETTINGS, SharedGateway, reload_mcp
 from tests.parts import discord_api
 from tests.parts.authorization_server import Behaviour, Demo, serve_demo
@@ -111,7 +111,7 @@ class SharedDiscordGateway:
                 )
 
 
-@pytest.fixture(scope="module", params=LAYOUTS)
+@pytest.fixture(scope="module", params=LAYOUTS_WITH_SOAK)
 def discord(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SharedDiscordGateway]:
