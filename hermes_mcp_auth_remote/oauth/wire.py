@@ -269,7 +269,8 @@ def _is_valid_string(value: object) -> TypeGuard[str]:
 
 def parse_seconds(value: object) -> float | None:
     """Read a duration in seconds, such as `expires_in`; None if missing or not positive (quirk 32)."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    # A tuple, because each call would make the union of these types again.
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     if isinstance(value, str) and len(value) > MAX_NUMBER_CHARS:
         return None
@@ -313,7 +314,7 @@ def parse_scope(text: str) -> frozenset[str]:
     if len(text) > MAX_SCOPE_CHARS:
         # The cut may be inside the last word.
         text = " ".join(text[:MAX_SCOPE_CHARS].split()[:-1])
-    return frozenset(word for word in text.split() if _SCOPE_TOKEN.fullmatch(word))
+    return frozenset(filter(_SCOPE_TOKEN.fullmatch, text.split()))
 
 
 def format_scope(scope: Iterable[str]) -> str:

@@ -107,7 +107,7 @@ def read_tokens(document: Document, written_at: float, path: str) -> Tokens:
     counts from then. Raises StoreCorrupt if there is no usable access token.
     """
     access_token = string_member(document, "access_token")
-    if access_token is None or not access_token.isascii() or not access_token.isprintable():
+    if access_token is None or not access_token.isascii():
         raise StoreCorrupt(f"{path} contains no usable access token.")
     refresh_token, scope = string_member(document, "refresh_token"), string_member(document, "scope")
     expires_at, lifetime = (
@@ -128,7 +128,8 @@ def read_tokens(document: Document, written_at: float, path: str) -> Tokens:
 
 
 def _parse_epoch_seconds(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    # A tuple, because each call would make the union of these types again.
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
         seconds = float(value)
@@ -252,7 +253,9 @@ def _unanswered_document(unanswered_client: UnansweredClient) -> Document:
 
 def _read_unanswered_client(value: object, path: str) -> UnansweredClient | None:
     """Read the mark of an unanswered client. An invalid one costs a registration, not the session."""
-    document: Document = cast("Document", value) if isinstance(value, dict) else dict[str, object]()
+    if not isinstance(value, dict):
+        return None
+    document = cast("Document", value)
     client_id, replacement = string_member(document, "client_id"), document.get("replacement")
     if client_id is None:
         return None

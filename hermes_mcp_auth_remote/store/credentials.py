@@ -103,8 +103,12 @@ def reconcile(credentials: Credentials, matches_tokens: Callable[[], bool]) -> C
     if is_contradicted and not matches_tokens():
         return replace(credentials, binding=None)
     tokens = credentials.tokens
-    if tokens is not None:
-        tokens = replace(tokens, account=binding.account, refresh_expires_at=binding.refresh_expires_at)
+    account, refresh_expires_at = binding.account, binding.refresh_expires_at
+    # A copy costs more than a comparison, and most credentials agree with their binding.
+    if tokens is not None and (tokens.account, tokens.refresh_expires_at) != (account, refresh_expires_at):
+        tokens = replace(tokens, account=account, refresh_expires_at=refresh_expires_at)
+    elif client is credentials.client and authorization_server is credentials.authorization_server:
+        return credentials
     return Credentials(tokens, client, authorization_server, binding, credentials.proof_key)
 
 

@@ -41,8 +41,8 @@ class DocumentReader:
 
     def string(self, name: str) -> str:
         """Return a string."""
-        value = self.optional_string(name)
-        if value is None:
+        value = self.document.get(name)
+        if not isinstance(value, str):
             raise self._member_error(name)
         return value
 

@@ -181,7 +181,6 @@ class SessionListing:
         """Read the files of a session with as few calls as possible; None if it has no tokens."""
         prefix = f"{folder}{os.sep}{stem}"
         path = prefix + TOKENS
-        files = SessionFiles(folder, stem, owner, present_names)
         try:
             result = read_private_with_status(path)
             if result is None or result[0] == BLANK:
@@ -190,10 +189,10 @@ class SessionListing:
             version = FileVersion.of(result[1])
             is_same = FileVersion.of(os.lstat(path)) == version
         except (StoreError, OSError):
-            return files
+            return SessionFiles(folder, stem, owner, present_names)
         if not is_same or os.path.lexists(f"{folder}{os.sep}.{stem}{COMMIT_RECORD}"):
-            return files
-        return files._replace(version=version, tokens=result[0], contents=contents)
+            return SessionFiles(folder, stem, owner, present_names)
+        return SessionFiles(folder, stem, owner, present_names, version, result[0], contents)
 
     def _read_session(self, files: SessionFiles) -> StoredSession | None:
         with suppress(StoreError):

@@ -16,7 +16,7 @@ from hermes_mcp_auth_remote.errors import StoreCorrupt
 from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.metadata import AuthorizationServer
 from hermes_mcp_auth_remote.oauth.token import Tokens
-from hermes_mcp_auth_remote.oauth.wire import Document
+from hermes_mcp_auth_remote.oauth.wire import Document, string_member
 from hermes_mcp_auth_remote.store.codec import (
     binding_for,
     decode_document,
@@ -151,7 +151,10 @@ def decode_credentials(
 
 def decode_client_id(data: bytes, path: str) -> Client:
     """Return a client that has only the id of a stored one. Raises StoreCorrupt."""
-    return read_client({"client_id": decode_document(data, path).get("client_id")}, path)
+    client_id = string_member(decode_document(data, path), "client_id")
+    if client_id is None:
+        raise StoreCorrupt(f"{path} contains no client_id.")
+    return Client(client_id)
 
 
 def _decode_proof_key(data: bytes, path: str) -> Secret:
