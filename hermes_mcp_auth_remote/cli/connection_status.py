@@ -38,7 +38,7 @@ UNREADABLE = "unreadable"
 ADDRESS_LABEL, REASON_LABEL, COMMAND_LABEL = "Address", "Because", "Run"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ConnectionStatus:
     """The status of one server and owner: a connection, no connection, or an error that prevented the check.
 
@@ -59,10 +59,11 @@ class ConnectionStatus:
     session: SessionStatus | None = field(init=False)
 
     def __post_init__(self) -> None:
-        session = None
+        self.session = None
         if self.connection is not None:
-            session = session_status(self.connection, self.now, uses_machine_grant=self.uses_machine_grant)
-        object.__setattr__(self, "session", session)
+            self.session = session_status(
+                self.connection, self.now, uses_machine_grant=self.uses_machine_grant
+            )
 
     @property
     def name(self) -> str:

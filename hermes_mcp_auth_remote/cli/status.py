@@ -130,8 +130,8 @@ def _connection_statuses(
         server = resolve_server(options.server, options.owner, configuration)
         yield reader.read(CredentialKey(server.name, options.owner), options.server)
         return
-    sessions = service.blocking.sessions(ANY if options.owner is None else options.owner)
-    statuses = {session.key: reader.status(session) for session in sessions}
+    sessions = service.blocking.sessions(configuration, ANY if options.owner is None else options.owner)
+    statuses = {session.key: reader.status(session, server) for session, server in sessions}
     # The configured servers come first, then the other stored ones, then those with only a waiting login.
     keys = [CredentialKey(name, options.owner) for name in configured_names]
     keys += [*statuses, *(key for key in reader.waiting_logins if options.owner in {None, key.owner})]
@@ -150,15 +150,11 @@ class _StatusReader:
         for login in service.blocking.waiting_logins():
             self.waiting_logins.setdefault(login.key, []).append(login)
 
-    def status(self, session: StoredSession) -> ConnectionStatus:
-        """Return the status of a stored session."""
+    def status(self, session: StoredSession, server: Server | McpAuthError) -> ConnectionStatus:
+        """Return the status of a stored session and its server."""
         key = session.key
-        try:
-            server = self._service.blocking.server_of_session(session, self._configuration)
-        except McpAuthError:
-            return self.read(key)
-        if server.name != key.server_name:
-            # config.yaml spells the name otherwise, and the files of its entry count.
+        # config.yaml may spell the name otherwise. Then the files of its entry count.
+        if isinstance(server, McpAuthError) or server.name != key.server_name:
             return self.read(key)
         if session.error is not None:
             return self._status(key, server, server.name, session.error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
+from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.urls import is_same_address
 from hermes_mcp_auth_remote.service.complete_login import LoginCompletion
@@ -24,7 +25,7 @@ from hermes_mcp_auth_remote.store.protocol import (
     PeopleStore,
     StoredSession,
 )
-from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
+from hermes_mcp_auth_remote.traceback_redaction import hiding_locals, with_hidden_locals
 from hermes_mcp_auth_remote.values import CredentialKey, Owner, Server
 
 if TYPE_CHECKING:
@@ -112,12 +113,25 @@ class BlockingReader:
             keys += [summary.key for summary in page]
         return keys
 
-    def sessions(self, owner: Owner | AnyValue = ANY) -> Iterator[StoredSession]:
-        """Yield the stored sessions of all owners or of one, secrets included.
+    def sessions(
+        self, configuration: Configuration, owner: Owner | AnyValue = ANY
+    ) -> Iterator[tuple[StoredSession, Server | McpAuthError]]:
+        """Yield the stored sessions of all owners or of one, secrets included, each with its server.
 
+        If the server cannot be determined, the error comes in its place (`server_lookup.server_of_session`).
         The iterator raises StoreError.
         """
-        return self._deps.store.iterate_sessions(owner)
+        from hermes_mcp_auth_remote.service.server_lookup import server_of_session  # noqa: PLC0415  only some commands need it
+
+        store = self._deps.store
+        with hiding_locals():
+            for session in store.iterate_sessions(owner):
+                server: Server | McpAuthError
+                try:
+                    server = server_of_session(session, configuration, store)
+                except McpAuthError as error:
+                    server = error
+                yield session, server
 
     def find_server(
         self, name_or_url: str, owner: Owner, configuration: Configuration, *, with_suggestions: bool = True
@@ -128,12 +142,6 @@ class BlockingReader:
 
         store = self._deps.store
         return find_server(name_or_url, owner, configuration, store, with_suggestions=with_suggestions)
-
-    def server_of_session(self, session: StoredSession, configuration: Configuration) -> Server:
-        """Return the server of a stored session (`server_lookup.server_of_session`)."""
-        from hermes_mcp_auth_remote.service.server_lookup import server_of_session  # noqa: PLC0415  as above
-
-        return server_of_session(session, configuration, self._deps.store)
 
     def names_meant(
         self, configured_names: Collection[str], login_names: Collection[str], owner: Owner

@@ -271,7 +271,9 @@ def clock_time(epoch_seconds: float, now: float) -> str:
         moment, today = time.localtime(epoch_seconds), time.localtime(now)
     except (OverflowError, ValueError, OSError):
         return "a date too far away to show"
-    return time.strftime("%H:%M" if moment[:3] == today[:3] else "%Y-%m-%d %H:%M", moment)
+    if moment[:3] == today[:3]:
+        return f"{moment.tm_hour:02}:{moment.tm_min:02}"
+    return time.strftime("%Y-%m-%d %H:%M", moment)
 
 
 class Command(str):
