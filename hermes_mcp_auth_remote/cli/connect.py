@@ -116,7 +116,7 @@ def _open_client(service: AuthService, server: Server, owner: Owner) -> httpx2.A
     needs_user = server.options.grant == "authorization_code"
     return open_http_client(
         tls_context(server.options, os.environ, is_server_host=True),
-        auth=McpAuth(OptionalLogin(session, partial(service.probe, server)) if needs_user else session),
+        auth=McpAuth(OptionalLogin(session, partial(service.needs_token, server)) if needs_user else session),
         headers=headers,
         # For a server on this machine, use no proxy: a proxy would connect to its own loopback addresses.
         can_use_proxy=not is_loopback_host(host_of(server.url)),

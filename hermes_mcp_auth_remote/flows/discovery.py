@@ -28,7 +28,14 @@ from hermes_mcp_auth_remote.oauth.metadata import (
     discover_metadata,
 )
 from hermes_mcp_auth_remote.oauth.urls import MAX_URL_CHARS, endpoint_url, host_of, safe_url
-from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, configured_headers, post_json
+from hermes_mcp_auth_remote.oauth.wire import (
+    Exchange,
+    Request,
+    Response,
+    configured_headers,
+    post_json,
+    retry_after_text,
+)
 from hermes_mcp_auth_remote.values import Flow, Secret, Server
 
 PROBE_STEP = "first request"
@@ -66,11 +73,19 @@ def run_discovery(
 
     Tries `preferred_issuer` first if the server lists it. Raises any ServerError or NetworkError.
     """
-    server_challenge = challenge
+    server_challenge, probe_response = challenge, None
     if server_challenge is None:
-        server_challenge = yield from probe_server(server)
+        probe_response = yield _probe_request(server)
+        server_challenge = _read_probe_challenge(server, probe_response)
     discovery = yield from discover_for_login(server, server_challenge, preferred_issuer)
     if discovery.authorization_server.uses_default_endpoints and server_challenge is None:
+        if probe_response is not None and _is_busy(probe_response):
+            raise DiscoveryFailed(
+                f"{host_of(server.url)} responded to the {PROBE_STEP} with status {probe_response.status}, "
+                "so it is unknown where to log in.",
+                f"Try again {retry_after_text(probe_response) or 'later'}; if it fails again, the server's "
+                "operator must fix it.",
+            )
         raise DiscoveryFailed(
             f"{host_of(server.url)} asks for no authorization and names no authorization server.",
             "Check the path of its address. It may also need no login. If it needs one, set "
@@ -153,12 +168,36 @@ def discover_other_server(
 
 
 def probe_server(server: Server) -> Exchange[Challenge | None]:
-    """Send the MCP server a request without a token; return its challenge, None if it needs no token.
+    """Send the MCP server a request without a token; return its challenge, None if it sends none.
 
     A redirect with a `resource_metadata` parameter is a challenge (quirk 55). Raises RedirectRefused for
     another redirect.
     """
-    response = yield _mcp_request(server, PROBE_STEP, _INITIALIZE_REQUEST)
+    return _read_probe_challenge(server, (yield _probe_request(server)))
+
+
+def needs_token(server: Server) -> Exchange[bool | None]:
+    """Send the MCP server a request without a token; return whether it demands a token.
+
+    Return None if the response does not tell, because the server has a temporary problem. Raises
+    RedirectRefused as `probe_server` does.
+    """
+    response = yield _probe_request(server)
+    if _read_probe_challenge(server, response) is not None:
+        return True
+    return None if _is_busy(response) else False
+
+
+def _probe_request(server: Server) -> Request:
+    return _mcp_request(server, PROBE_STEP, _INITIALIZE_REQUEST)
+
+
+def _is_busy(response: Response) -> bool:
+    """True if a response says nothing about authorization: it reports a temporary problem of the server."""
+    return response.status in _BUSY_STATUSES or response.status >= 500
+
+
+def _read_probe_challenge(server: Server, response: Response) -> Challenge | None:
     lines = response.header_all("www-authenticate")
     challenge = read_challenge(lines)
     location = response.header("location")
@@ -170,6 +209,8 @@ def probe_server(server: Server) -> Exchange[Challenge | None]:
 
 
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
+# RFC 9110 section 15.5.9 (timeout), RFC 8470 section 5.2 (too early), RFC 6585 section 4 (too many requests).
+_BUSY_STATUSES = frozenset({408, 425, 429})
 
 
 def token_probe_request(server: Server, authorization: Secret) -> Request:

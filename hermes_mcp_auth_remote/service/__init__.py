@@ -147,14 +147,15 @@ class AuthService:
             (key, server.url), Session(tokens, self._interactive_logins, self._deps.clock, server, key)
         )
 
-    async def probe(self, server: Server) -> Challenge | None:
-        """Send a server a request without a token; return its challenge, None if it demands no token.
+    async def needs_token(self, server: Server) -> bool | None:
+        """Send a server a request without a token; return whether it demands a token, None if unknown.
 
-        Raises a ServerError or NetworkError.
+        It is unknown if the server responds that it has a temporary problem. Raises a ServerError or
+        NetworkError.
         """
-        from hermes_mcp_auth_remote.flows.discovery import probe_server  # noqa: PLC0415  most programs log in
+        from hermes_mcp_auth_remote.flows.discovery import needs_token  # noqa: PLC0415  most programs log in
 
-        return await self._deps.run_exchange(probe_server(server), server)
+        return await self._deps.run_exchange(needs_token(server), server)
 
     async def redirect_uri(self, server: Server, owner: Owner = None) -> str:
         """Return the redirect URI that a login of this server should use; the caller may listen on it."""

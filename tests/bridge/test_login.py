@@ -19,9 +19,15 @@ from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
 from hermes_mcp_auth_remote.bridge import relay
 from hermes_mcp_auth_remote.bridge.login import ClientLogin
 from hermes_mcp_auth_remote.bridge.optional_login import OptionalLogin
-from hermes_mcp_auth_remote.errors import AuthorizationRequired, Unreachable
+from hermes_mcp_auth_remote.errors import (
+    AuthorizationRequired,
+    McpAuthError,
+    RedirectRefused,
+    ResponseTooLarge,
+    TimedOut,
+    Unreachable,
+)
 from hermes_mcp_auth_remote.login import Login, apply_event
-from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.terminal import prompt
@@ -144,15 +150,23 @@ def test_if_the_start_is_cancelled_late_neither_listener_nor_login_remain(
 
 
 @covers("bridge-optional-login")
-def test_calls_at_the_same_time_share_a_failed_probe(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "failure",
+    [
+        RedirectRefused("notes.example redirects the first request to another address."),
+        Unreachable("The TLS certificate is from an unknown authority.", "Name its file in SSL_CERT_FILE."),
+    ],
+    ids=["redirect", "certificate"],
+)
+def test_calls_at_the_same_time_share_a_failed_probe(tmp_path: Path, failure: McpAuthError) -> None:
     async def main() -> None:
         probes, can_fail = 0, asyncio.Event()
 
-        async def probe() -> Challenge | None:
+        async def probe() -> bool:
             nonlocal probes
             probes += 1
             await can_fail.wait()
-            raise Unreachable("notes.example does not respond.")
+            raise failure
 
         session = OptionalLogin(AuthService(tmp_path).session(SERVER), probe)
         tasks = [asyncio.create_task(session.header()) for _ in range(5)]
@@ -163,13 +177,137 @@ def test_calls_at_the_same_time_share_a_failed_probe(tmp_path: Path) -> None:
         can_fail.set()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(results[0], asyncio.CancelledError)
-        assert all(isinstance(result, AuthorizationRequired) for result in results[1:])
+        # The error names what is wrong. It does not say that a login is needed.
+        assert results[1:] == [failure] * 4
         assert probes == 1
-        with pytest.raises(AuthorizationRequired):
+        with pytest.raises(type(failure)):
             await session.header()
         assert probes == 2
 
     asyncio.run(main())
+
+
+@covers("bridge-optional-login")
+@pytest.mark.parametrize("needs_token", [True, False])
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        None,
+        TimedOut("notes.example did not respond."),
+        Unreachable("The connection broke."),
+        ResponseTooLarge("1 MiB"),
+    ],
+    ids=["busy", "timed out", "unreachable", "too large"],
+)
+def test_the_first_probe_that_tells_decides_whether_a_token_is_needed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, outcome: McpAuthError | None, *, needs_token: bool
+) -> None:
+    async def main() -> None:
+        outcomes: list[McpAuthError | bool | None] = [outcome, outcome, needs_token]
+
+        async def probe() -> bool | None:
+            result = outcomes.pop(0)
+            if isinstance(result, McpAuthError):
+                raise result
+            return result
+
+        session = OptionalLogin(AuthService(tmp_path).session(SERVER), probe)
+        for _ in range(2):
+            # The request is sent, so that the client learns what the server responds.
+            assert await session.header() == ""
+        for _ in range(2):
+            if needs_token:
+                with pytest.raises(AuthorizationRequired):
+                    await session.header()
+            else:
+                assert await session.header() == ""
+        assert outcomes == []
+
+    asyncio.run(main())
+    logged = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert logged == ([] if outcome is None else [f"notes: {outcome}"])
+
+
+NO_ANSWERS = ["408", "425", "429", "500", "503", "broken connection"]
+
+
+async def fail_once(reply: Reply, failure: str) -> None:
+    if failure.isdigit():
+        await reply.send(int(failure))
+    else:
+        reply.abort()
+
+
+def bridge_login_options(tmp_path: Path, url: str) -> dict[str, Any]:
+    """Return the options of a bridge whose client shows the logins, as `connect --no-browser` sets them."""
+    service, server = AuthService(tmp_path), Server("demo", url)
+    session = service.session(server)
+    return {
+        "auth": McpAuth(OptionalLogin(session, partial(service.needs_token, server))),
+        "client_login": ClientLogin(service, server, None),
+        "authorization": session.header,
+    }
+
+
+@covers("bridge-optional-login")
+@pytest.mark.parametrize("failure", NO_ANSWERS)
+@run_in_loop
+async def test_a_server_that_fails_the_probe_and_demands_no_login_needs_none(
+    tmp_path: Path, failure: str
+) -> None:
+    handler = McpHandler()
+
+    async def fail_the_probe(request: Request, reply: Reply) -> None:
+        if len(handler.received("initialize")) <= PROBE_ATTEMPTS[failure.isdigit()]:
+            await fail_once(reply, failure)
+        else:
+            result = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "notes"}}
+            await reply.result(request, result, Mcp_Session_Id="s1")
+
+    handler.methods["initialize"] = fail_the_probe
+    async with serve(handler) as url, run_bridge(url, **bridge_login_options(tmp_path, url)) as client:
+        assert (await client.initialize())["result"]["serverInfo"]["name"] == "notes"
+        assert "echo" in (await client.request("tools/list"))["result"]
+        count = len(handler.requests)
+        # A probe has told by now, so each request is sent alone.
+        for _ in range(3):
+            await client.request("tools/list")
+        assert len(handler.received("initialize")) == PROBE_ATTEMPTS[failure.isdigit()] + 2
+        assert len([r for r in handler.requests[count:] if r.method == "POST"]) == 3
+
+
+# A broken connection is tried twice.
+PROBE_ATTEMPTS = {True: 1, False: 2}
+
+
+@covers("bridge-optional-login")
+@pytest.mark.parametrize("failure", NO_ANSWERS)
+@run_in_loop
+async def test_a_server_that_fails_the_probe_and_demands_a_login_gets_no_calls_before_it(
+    tmp_path: Path, failure: str
+) -> None:
+    handler = McpHandler()
+
+    async def refuse(request: Request, reply: Reply) -> None:
+        if request.rpc_method == "initialize" and (
+            len(handler.received("initialize")) <= PROBE_ATTEMPTS[failure.isdigit()]
+        ):
+            await fail_once(reply, failure)
+        else:
+            await reply.send(401, WWW_Authenticate="Bearer")
+
+    handler.methods["initialize"] = refuse
+    async with serve(handler) as url, run_bridge(url, **bridge_login_options(tmp_path, url)) as client:
+        assert "needs a login" in (await client.initialize())["result"]["instructions"]
+        assert [tool["name"] for tool in (await client.request("tools/list"))["result"]["tools"]] == [
+            "log_in"
+        ]
+        count = len(handler.requests)
+        for _ in range(3):
+            response = await client.request("tools/call", name="add", arguments={"secret": "s3cret"})
+            assert "Run `hermes-mcp-auth login demo`" in response["result"]["content"][0]["text"]
+        assert len(handler.requests) == count
+        assert not any(b"s3cret" in request.body for request in handler.requests)
 
 
 @covers("bridge-optional-login")
@@ -198,7 +336,7 @@ async def test_while_the_login_is_missing_the_bridge_sends_no_requests_of_its_ow
                 has_checked_often.set()
             return await session.header()
 
-        auth = McpAuth(OptionalLogin(session, partial(service.probe, server)))
+        auth = McpAuth(OptionalLogin(session, partial(service.needs_token, server)))
         options = {"client_login": ClientLogin(service, server, None), "authorization": authorization}
         async with run_bridge(url, auth=auth, **options) as client:
             assert "needs a login" in (await client.initialize())["result"]["instructions"]
@@ -209,8 +347,8 @@ async def test_while_the_login_is_missing_the_bridge_sends_no_requests_of_its_ow
 @covers("bridge-optional-login")
 def test_requests_after_a_logout_have_no_token_if_the_server_demands_none(tmp_path: Path) -> None:
     async def main() -> None:
-        async def probe() -> Challenge | None:
-            return None
+        async def probe() -> bool:
+            return False
 
         store, credentials = FileStore(tmp_path), build_credentials()
         assert credentials.tokens is not None

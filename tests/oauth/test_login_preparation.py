@@ -131,6 +131,22 @@ def test_quirk_4_no_endpoint_is_guessed_for_a_server_that_answers_200() -> None:
     script.raises(DiscoveryFailed, "asks for no authorization")
 
 
+@covers("login-without-401")
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
+def test_a_server_with_a_temporary_problem_is_not_said_to_need_no_login(status: int) -> None:
+    nonces = LoginNonces(Secret(STATE), Secret(VERIFIER))
+    script = script_exchange(prepare_login(Server("x", URL), nonces, REDIRECT_URI, NOW))
+    script.expects(f"POST {URL}", json={"method": "initialize"}).responds(
+        status, headers={"retry-after": "30"}
+    )
+    for name in (f"{PRM}/mcp", PRM):
+        script.expects(f"GET {name}").responds(404)
+    for name in ("oauth-authorization-server", "openid-configuration"):
+        script.expects(f"GET https://mcp.example/.well-known/{name}").responds(404)
+    error = script.raises(DiscoveryFailed, f"mcp.example responded to the first request with status {status}")
+    assert error.advice.startswith("Try again in 30 seconds;")
+
+
 @pytest.mark.parametrize("asked_first", [True, False], ids=["without a challenge", "with one"])
 def test_preparation_takes_four_requests_or_three_with_a_challenge(*, asked_first: bool) -> None:
     challenge = None if asked_first else Challenge((f"{PRM}/mcp",))

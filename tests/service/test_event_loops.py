@@ -86,7 +86,7 @@ def test_no_reading_method_calls_the_store_in_the_event_loop(
         "save_prompt_message": lambda login: service.save_prompt_message(login.id, "7"),
         "save_messages": lambda login: service.save_messages(login.id, ("7", "8")),
         "discover": lambda _: service.discover(server),
-        "probe": lambda _: service.probe(server),
+        "needs_token": lambda _: service.needs_token(server),
         "save_credentials": lambda _: service.save_credentials(server, build_credentials()),
     }
     coroutine_methods = {
