@@ -101,9 +101,10 @@ def _undo_work(undo: Callable[[T], object], work: Future[T]) -> None:
 
 
 async def run_in_own_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a blocking function that waits for a server, in a daemon thread that does not delay the exit.
+    """Run a blocking function that waits for a server or a program, in a daemon thread.
 
-    Raises what the function raises. If the caller is cancelled, the thread goes on.
+    Raises what the function raises. If the caller is cancelled, the thread goes on. It does not delay the
+    exit.
     """
     outcome: asyncio.Future[Future[T]] = asyncio.get_running_loop().create_future()
     context = contextvars.copy_context()

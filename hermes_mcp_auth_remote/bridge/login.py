@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 from hermes_mcp_auth_remote.commands import finish_command
@@ -19,6 +19,7 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, open_listener
 from hermes_mcp_auth_remote.terminal.loopback import Listener
 from hermes_mcp_auth_remote.terminal.prompt import start_login_with_listener
+from hermes_mcp_auth_remote.threads import run_in_own_thread
 from hermes_mcp_auth_remote.values import CredentialKey, Server
 
 _log = logging.getLogger(__name__)
@@ -65,21 +66,46 @@ class BrowserPrompter:
     server: Server
     open_browser: Callable[[str], bool]
     _listeners: dict[str, Listener] = field(default_factory=dict[str, Listener])
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     async def show(self, login: Login) -> None:
-        """Listen at the login's redirect URI and open its page. Raises AuthorizationRequired on failure."""
+        """Listen at the login's redirect URI and open its page. Raises AuthorizationRequired on failure.
+
+        If the caller is cancelled while the command that opens the page runs, the login stays: its user may
+        see the page.
+        """
         is_listening = await self.listen(login)
         if login.device_authorization is None and not is_listening:
             raise AuthorizationRequired(
                 self.server.name, reason="another program uses the port of the redirect"
             )
-        # Blocks once per login, for a second at most. If this call could be cancelled while it waits, the
-        # login would be cancelled while its page opens.
-        if not self.open_browser(elicitation_address(login)):
+        opening = asyncio.create_task(run_in_own_thread(self.open_browser, elicitation_address(login)))
+        try:
+            is_opened = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            self._create_task(self._cancel_if_not_opened(login, opening))
+            _postpone_cancellation()
+            return
+        except BaseException:
+            await self.show_outcome(login, None)
+            raise
+        if is_opened:
+            _log.info("%s: a page for the login was opened in the browser of this machine.", self.server.name)
+        elif (await self.service.login(login.id)).status == "waiting":
+            await self.show_outcome(login, None)
             raise AuthorizationRequired(
                 self.server.name, reason="no browser on this machine could be opened for the login"
             )
-        _log.info("%s: a page for the login was opened in the browser of this machine.", self.server.name)
+
+    async def _cancel_if_not_opened(self, login: Login, opening: asyncio.Task[bool]) -> None:
+        with contextlib.suppress(McpAuthError):
+            if not await opening:
+                await self.service.cancel(login.id)
+
+    def _create_task(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def listen(self, login: Login) -> bool:
         """Listen at a login's redirect URI; return False if that is not possible."""
@@ -98,6 +124,9 @@ class BrowserPrompter:
 
     async def close(self) -> None:
         """Stop listening for all logins. The logins go on: the next bridge listens again."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for login_id in list(self._listeners):
             await self._listeners.pop(login_id).close()
 
@@ -199,6 +228,15 @@ class ClientLogin:
         if self._listener is not None:
             listener, self._listener = self._listener, None
             await listener.close()
+
+
+def _postpone_cancellation() -> None:
+    """Cancel the current task again at its next await, after it has caught the CancelledError."""
+    task = asyncio.current_task()
+    if task is not None:
+        # `asyncio.timeout` counts the requests: this is the same one, not another.
+        task.uncancel()
+        task.cancel()
 
 
 def elicitation_address(login: Login) -> str:

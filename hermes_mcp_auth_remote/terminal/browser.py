@@ -110,9 +110,10 @@ def open_browser(
 ) -> bool:
     """Open a URL in the browser. Return False if the command cannot start or fails at once.
 
-    Blocks until the command ends, `max_wait_seconds` at most. The URL is one argument and never passes
-    through a shell. True does not mean that a page opened: show the URL in any case. Raises UnsafeUrl if the
-    URL is neither https nor http on loopback.
+    Blocks until the command ends, `max_wait_seconds` at most, so an event loop calls it with
+    `threads.run_in_own_thread`. The URL is one argument and never passes through a shell. True does not mean
+    that a page opened: show the URL in any case. Raises UnsafeUrl if the URL is neither https nor http on
+    loopback.
     """
     escaped_url = escape_url(safe_url(url, "address to open"))
     environ = os.environ if environ is None else environ

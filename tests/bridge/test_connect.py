@@ -364,17 +364,23 @@ def redirect_uri_of(authorization_url: str) -> str:
     return uri
 
 
-def make_browser(tmp_path: Path, *, approves: bool, denies: bool = False) -> tuple[dict[str, str], Path]:
-    """Return the environment with a browser that records each page, and may approve or deny the login."""
+def make_browser(
+    tmp_path: Path, *, approves: bool, denies: bool = False, runs_seconds: float = 0
+) -> tuple[dict[str, str], Path]:
+    """Return the environment with a browser that records each page, and may approve or deny the login.
+
+    The command that opens the browser ends `runs_seconds` later.
+    """
     record, script = tmp_path / "pages", tmp_path / "browser"
     code = f"""#!{sys.executable}
-import sys
+import sys, time
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from tests.consent_form import approve, deny, fetch
 with open({str(record)!r}, "a") as file:
     print(sys.argv[1], file=file)
 if {approves or denies}:
     fetch("GET", (deny if {denies} else approve)(sys.argv[1]))
+time.sleep({runs_seconds})
 """
     script.write_text(code, "utf-8")
     script.chmod(0o755)
@@ -466,15 +472,17 @@ def test_a_denied_login_that_the_client_showed_can_start_again(cli: Cli, demo: D
 
 @covers("bridge-login")
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("runs_seconds", [0, 2], ids=["browser opened", "browser opens"])
 def test_a_signal_during_a_login_ends_the_bridge_and_the_next_one_continues(
-    cli: Cli, demo: Demo, tmp_path: Path, signal_number: signal.Signals
+    cli: Cli, demo: Demo, tmp_path: Path, signal_number: signal.Signals, runs_seconds: float
 ) -> None:
-    env, record = make_browser(tmp_path, approves=False)
+    env, record = make_browser(tmp_path, approves=False, runs_seconds=runs_seconds)
     with connect(cli, "demo", env=env) as client:
         client.send("initialize", INITIALIZE)
         [page] = read_pages(record, 1)
         client.command.send_signal(signal_number)
-        assert client.command.wait_for_exit().exit_code == 128 + signal_number
+        result = client.command.wait_for_exit()
+        assert (result.exit_code, "Traceback" in result.err) == (128 + signal_number, False), result.err
     with connect(cli, "demo", env=env) as client:
         request_id = client.send("initialize", INITIALIZE)
         finish_in_browser(page, wait_seconds=20)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
+import threading
 import urllib.request
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -12,12 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 import pytest
 
 from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
 from hermes_mcp_auth_remote.bridge import relay
-from hermes_mcp_auth_remote.bridge.login import ClientLogin
+from hermes_mcp_auth_remote.bridge.login import BrowserPrompter, ClientLogin
 from hermes_mcp_auth_remote.bridge.optional_login import OptionalLogin
 from hermes_mcp_auth_remote.errors import (
     AuthorizationRequired,
@@ -27,14 +30,15 @@ from hermes_mcp_auth_remote.errors import (
     TimedOut,
     Unreachable,
 )
-from hermes_mcp_auth_remote.login import Login, apply_event
+from hermes_mcp_auth_remote.login import Connection, Login, apply_event
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.prompting import prompting
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.terminal import prompt
-from hermes_mcp_auth_remote.terminal.answers import LoginAnswers, open_listener
+from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, open_listener
 from hermes_mcp_auth_remote.terminal.loopback import Listener
 from hermes_mcp_auth_remote.values import Server
-from tests.bridge.client import McpHandler, run_bridge, run_in_loop
+from tests.bridge.client import TEST_SECONDS, McpHandler, run_bridge, run_in_loop
 from tests.bridge.raw_server import Reply, Request, serve
 from tests.consent_form import approve, deny
 from tests.parts.authorization_server import Demo
@@ -362,3 +366,128 @@ def test_requests_after_a_logout_have_no_token_if_the_server_demands_none(tmp_pa
             store.delete(KEY)
 
     asyncio.run(main())
+
+
+class BrowserCommand:
+    """Blocks its thread until `release`, as a command does that opens a page, and returns `is_opened`."""
+
+    def __init__(self, *, is_opened: bool = True) -> None:
+        self.is_opened = is_opened
+        self.release = threading.Event()
+        self._loop = asyncio.get_running_loop()
+        self.pages: asyncio.Queue[str] = asyncio.Queue()
+
+    def __call__(self, url: str) -> bool:
+        self._loop.call_soon_threadsafe(self.pages.put_nowait, url)
+        assert self.release.wait(TEST_SECONDS)
+        return self.is_opened
+
+
+class BrowserLogin:
+    """Calls that need a login, and the prompter that opens its page with a BrowserCommand."""
+
+    def __init__(self, home: Path, demo: Demo, *, is_opened: bool = True) -> None:
+        self.service, self.server = AuthService(home), Server("demo", demo.mcp_url)
+        self.command = BrowserCommand(is_opened=is_opened)
+        self.browser = BrowserPrompter(self.service, self.server, self.command)
+        self.has_shown_outcome = asyncio.Event()
+
+    async def show(self, login: Login) -> None:
+        await self.browser.show(login)
+
+    async def show_outcome(self, login: Login, connection: Connection | None) -> None:
+        await self.browser.show_outcome(login, connection)
+        self.has_shown_outcome.set()
+
+    async def call_server(self) -> str:
+        with prompting(self, TERMINAL_ORIGIN, flow="auto"):
+            return await self.service.session(self.server).header()
+
+    async def follow_redirect(self, page: str) -> None:
+        await asyncio.to_thread(follow, await asyncio.to_thread(approve, page))
+
+
+def is_listening(login: Login) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", urlsplit(login.request.redirect_uri).port or 0)) == 0
+
+
+@covers("bridge-login")
+@run_in_loop
+async def test_the_redirect_is_handled_while_the_browser_command_runs(tmp_path: Path, demo: Demo) -> None:
+    login = BrowserLogin(tmp_path, demo)
+    call = asyncio.create_task(login.call_server())
+    # The command may itself load the page: it then waits for the response to the redirect.
+    await login.follow_redirect(await login.command.pages.get())
+    [record] = await login.service.logins()
+    assert record.status == "done"
+    # The login counts, also if its command reports a failure.
+    login.command.is_opened = False
+    login.command.release.set()
+    assert (await call).startswith("Bearer ")
+    await login.browser.close()
+
+
+@covers("bridge-login")
+@run_in_loop
+async def test_a_call_that_is_cancelled_while_the_page_opens_ends_at_once_and_keeps_the_login(
+    tmp_path: Path, demo: Demo
+) -> None:
+    login = BrowserLogin(tmp_path, demo)
+    first_call, second_call = (asyncio.create_task(login.call_server()) for _ in range(2))
+    page = await login.command.pages.get()
+    first_call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first_call
+    assert not login.command.release.is_set()
+    # The user sees the page, and another call waits for the login.
+    await login.follow_redirect(page)
+    assert (await second_call).startswith("Bearer ")
+    assert login.command.pages.empty()
+    login.command.release.set()
+    await login.browser.close()
+
+
+@covers("bridge-login")
+@pytest.mark.parametrize("is_cancelled", [True, False])
+@run_in_loop
+async def test_a_login_whose_page_did_not_open_ends_and_frees_its_port(
+    tmp_path: Path, demo: Demo, *, is_cancelled: bool
+) -> None:
+    login = BrowserLogin(tmp_path, demo, is_opened=False)
+    call = asyncio.create_task(login.call_server())
+    await login.command.pages.get()
+    [record] = await login.service.waiting_logins()
+    assert is_listening(record)
+    if is_cancelled:
+        call.cancel()
+        await asyncio.wait({call})
+        login.command.release.set()
+        await login.has_shown_outcome.wait()
+    else:
+        login.command.release.set()
+        with pytest.raises(AuthorizationRequired, match="no browser on this machine could be opened"):
+            await call
+    assert (await login.service.login(record.id)).status == "cancelled"
+    assert not is_listening(record)
+    await login.browser.close()
+
+
+@covers("bridge-login")
+@run_in_loop
+async def test_a_time_limit_that_ends_while_the_page_opens_is_a_time_limit(
+    tmp_path: Path, demo: Demo
+) -> None:
+    login = BrowserLogin(tmp_path, demo)
+
+    async def call_until_the_page_opens() -> None:
+        async with asyncio.timeout(None) as limit:
+            page = asyncio.create_task(login.command.pages.get())
+            page.add_done_callback(lambda _: limit.reschedule(0))
+            await login.call_server()
+
+    with pytest.raises(TimeoutError):
+        await call_until_the_page_opens()
+    assert [record.status for record in await login.service.logins()] == ["waiting"]
+    login.command.release.set()
+    await login.browser.close()

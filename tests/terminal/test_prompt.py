@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -172,6 +173,31 @@ def test_a_redirect_completes_the_login_without_a_paste(demo: Demo, tmp_path: Pa
         assert (status, "You are logged in" in page) == (200, True)
         await race.wait_for_connection()
         assert not is_listening(race.screen.port)
+
+    run_test(main())
+
+
+def test_a_login_that_is_cancelled_while_the_browser_command_runs_ends_at_once(
+    demo: Demo, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        loop, release, page_opens = asyncio.get_running_loop(), threading.Event(), asyncio.Event()
+
+        def run_command(url: str) -> bool:
+            loop.call_soon_threadsafe(page_opens.set)
+            return release.wait(30)
+
+        race = RunningLogin(demo, tmp_path, ScriptedLines(), AnswerChannels(run_command, at_keyboard=True))
+        await page_opens.wait()
+        [login] = await race.service.waiting_logins()
+        race.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await race.wait_for_connection()
+        assert not release.is_set()
+        release.set()
+        assert (await race.service.login(login.id)).status == "cancelled"
+        assert not is_listening(urlsplit(login.request.redirect_uri).port)
+        assert race.screen.shown.empty()
 
     run_test(main())
 
