@@ -15,6 +15,7 @@ from hermes_mcp_auth_remote.commands import finish_command
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, LoginNotFound, McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
+from hermes_mcp_auth_remote.oauth.urls import is_same_address
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, open_listener
 from hermes_mcp_auth_remote.terminal.loopback import Listener
@@ -161,19 +162,24 @@ class ClientLogin:
     server: Server
     owner: str | None
     _login: Login | None = None
+    # True if another process has started the login.
+    _is_shared: bool = False
     _listener: Listener | None = None
     # Concurrent calls share one login.
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     async def start(self, error: AuthorizationRequired) -> Login | None:
-        """Return the login that is not over, or start one; None if the redirect could not reach this process.
+        """Return the login that is not over, or start one.
 
-        Raises as `AuthService.start_login` does.
+        If another process uses the port of the redirect, return the login for which it listens, None if there
+        is none. Raises as `AuthService.start_login` does.
         """
         async with self._lock:
             # Without its listener, a login whose code is being exchanged would fail.
             if self._login is not None and not await self._is_over(self._login):
+                if self._is_shared:
+                    await self._listen(self._login)
                 return self._login
             await self.close()
             return await self._start(error)
@@ -193,18 +199,46 @@ class ClientLogin:
         )
         if listener is None and login.device_authorization is None:
             await self.service.cancel(login.id)
-            return None
-        self._login, self._listener = login, listener
+            self._login = await self._find_shared_login(login)
+            self._is_shared = self._login is not None
+            return self._login
+        self._login, self._is_shared, self._listener = login, False, listener
         if login.device_authorization is not None:
             # In the device flow no redirect comes.
             await self.close()
         elif listener is not None:
-            task = asyncio.create_task(self._close_at_end(login, listener))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._close_at_end(login, listener)
         return login
 
-    async def _close_at_end(self, login: Login, listener: Listener) -> None:
+    async def _find_shared_login(self, login: Login) -> Login | None:
+        """Return a login of another process that waits at the same redirect URI for the same access."""
+        for other in reversed(await self.service.waiting_logins()):
+            is_same_login = (
+                other.key == login.key
+                and other.origin == TERMINAL_ORIGIN
+                and other.poll_state is None
+                and other.request.redirect_uri == login.request.redirect_uri
+                and is_same_address(other.server_url, login.server_url)
+            )
+            if is_same_login and (login.request.scope or frozenset()) <= (other.request.scope or frozenset()):
+                return other
+        return None
+
+    async def _listen(self, login: Login) -> None:
+        """Listen for the redirect of another process's login if that process has ended: its port is free."""
+        answers = LoginAnswers(self.service, LogScreen(self.server.name), self.server)
+        answers.login = login
+        self._listener = await open_listener(answers, login.request.redirect_uri)
+        if self._listener is not None:
+            self._is_shared = False
+            self._close_at_end(login, self._listener)
+
+    def _close_at_end(self, login: Login, listener: Listener) -> None:
+        task = asyncio.create_task(self._wait_and_close(login, listener))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _wait_and_close(self, login: Login, listener: Listener) -> None:
         """Free the port as soon as the login is over: the next login uses the same port."""
         with contextlib.suppress(McpAuthError):
             await self.service.wait_for_login(login.id)
@@ -217,11 +251,15 @@ class ClientLogin:
                 await self.service.wait_for_login(self._login.id)
 
     async def cancel(self) -> None:
-        """Cancel the login that `start` returned: its user declined it."""
+        """Cancel the login that `start` returned: its user declined it.
+
+        A login of another process goes on: its user may not have declined it there.
+        """
         if self._login is not None:
             login, self._login = self._login, None
-            with contextlib.suppress(McpAuthError):
-                await self.service.cancel(login.id)
+            if not self._is_shared:
+                with contextlib.suppress(McpAuthError):
+                    await self.service.cancel(login.id)
 
     async def close(self) -> None:
         """Stop listening."""

@@ -233,6 +233,22 @@ def test_a_login_by_elicitation_uses_another_port_if_the_registered_one_is_in_us
         client.end()
 
 
+@covers("bridge-login")
+def test_the_command_of_an_error_works_while_another_bridge_uses_the_port(cli: Cli, demo: Demo) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    client_id = demo.authorization_server.add_client(f"http://127.0.0.1:{port}/callback").client_id
+    cli.configure(demo.mcp_url, client_id=client_id, redirect_port=port)
+    with connect(cli) as first, connect(cli) as second:
+        first.initialize(elicitation={"url": {}})
+        assert "elicitations" in first.request("tools/call", ADD)["error"]["data"]
+        # This client cannot show an address.
+        second.initialize()
+        assert "Run `hermes-mcp-auth login demo`. Then try again." in second.call()
+        log_in(cli, demo)
+        assert [client.call() for client in (first, second)] == ["5", "5"]
+
+
 SESSION_METHODS = frozenset({"initialize", "notifications/initialized", "tools/list"})
 
 

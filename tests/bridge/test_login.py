@@ -8,7 +8,7 @@ import socket
 import threading
 import urllib.request
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ import pytest
 
 from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
 from hermes_mcp_auth_remote.bridge import relay
+from hermes_mcp_auth_remote.bridge.json_rpc import URL_ELICITATION_REQUIRED
 from hermes_mcp_auth_remote.bridge.login import BrowserPrompter, ClientLogin
 from hermes_mcp_auth_remote.bridge.optional_login import OptionalLogin
 from hermes_mcp_auth_remote.errors import (
@@ -37,8 +38,8 @@ from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.terminal import prompt
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, open_listener
 from hermes_mcp_auth_remote.terminal.loopback import Listener
-from hermes_mcp_auth_remote.values import Server
-from tests.bridge.client import TEST_SECONDS, McpHandler, run_bridge, run_in_loop
+from hermes_mcp_auth_remote.values import Server, ServerOptions
+from tests.bridge.client import TEST_SECONDS, BridgeClient, McpHandler, run_bridge, run_in_loop
 from tests.bridge.raw_server import Reply, Request, serve
 from tests.consent_form import approve, deny
 from tests.parts.authorization_server import Demo
@@ -242,9 +243,11 @@ async def fail_once(reply: Reply, failure: str) -> None:
         reply.abort()
 
 
-def bridge_login_options(tmp_path: Path, url: str) -> dict[str, Any]:
+def bridge_login_options(
+    tmp_path: Path, url: str, server_options: ServerOptions | None = None
+) -> dict[str, Any]:
     """Return the options of a bridge whose client shows the logins, as `connect --no-browser` sets them."""
-    service, server = AuthService(tmp_path), Server("demo", url)
+    service, server = AuthService(tmp_path), Server("demo", url, server_options or ServerOptions())
     session = service.session(server)
     return {
         "auth": McpAuth(OptionalLogin(session, partial(service.needs_token, server))),
@@ -386,8 +389,11 @@ class BrowserCommand:
 class BrowserLogin:
     """Calls that need a login, and the prompter that opens its page with a BrowserCommand."""
 
-    def __init__(self, home: Path, demo: Demo, *, is_opened: bool = True) -> None:
-        self.service, self.server = AuthService(home), Server("demo", demo.mcp_url)
+    def __init__(
+        self, home: Path, demo: Demo, *, is_opened: bool = True, options: ServerOptions | None = None
+    ) -> None:
+        self.service = AuthService(home)
+        self.server = Server("demo", demo.mcp_url, options or ServerOptions())
         self.command = BrowserCommand(is_opened=is_opened)
         self.browser = BrowserPrompter(self.service, self.server, self.command)
         self.has_shown_outcome = asyncio.Event()
@@ -491,3 +497,149 @@ async def test_a_time_limit_that_ends_while_the_page_opens_is_a_time_limit(
     assert [record.status for record in await login.service.logins()] == ["waiting"]
     login.command.release.set()
     await login.browser.close()
+
+
+def configured_client(demo: Demo) -> ServerOptions:
+    """Register a client by hand, for one redirect URI. Each test has a port of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    client = demo.authorization_server.add_client(f"http://127.0.0.1:{port}/callback")
+    return ServerOptions(client_id=client.client_id, redirect_port=port)
+
+
+ADD = {"name": "add", "arguments": {"a": 2, "b": 3}}
+
+
+async def elicit(client: BridgeClient) -> dict[str, Any]:
+    """Call a tool; return the elicitation that the bridge answers with."""
+    response = await client.request("tools/call", **ADD)
+    assert response.get("error", {}).get("code") == URL_ELICITATION_REQUIRED, response
+    [elicitation] = response["error"]["data"]["elicitations"]
+    return dict(elicitation)
+
+
+async def read_notification(client: BridgeClient, method: str) -> dict[str, Any]:
+    while (message := await client.others.get())["method"] != method:
+        pass
+    return message
+
+
+class TwoBridges:
+    """Two clients that show logins, with one home and one configured client."""
+
+    def __init__(self, home: Path, demo: Demo) -> None:
+        options = configured_client(demo)
+        self._bridges = [
+            run_bridge(demo.mcp_url, **bridge_login_options(home, demo.mcp_url, options)) for _ in range(2)
+        ]
+        self._stacks = (AsyncExitStack(), AsyncExitStack())
+
+    async def __aenter__(self) -> tuple[BridgeClient, BridgeClient]:
+        first, second = [
+            await stack.enter_async_context(bridge)
+            for stack, bridge in zip(self._stacks, self._bridges, strict=True)
+        ]
+        for client in (first, second):
+            await client.initialize(elicitation={"url": {}})
+        return first, second
+
+    async def end_first(self) -> None:
+        await self._stacks[0].aclose()
+
+    async def __aexit__(self, *_: object) -> None:
+        for stack in self._stacks:
+            await stack.aclose()
+
+
+@covers("bridge-login", "one-prompt")
+@run_in_loop
+async def test_two_bridges_with_a_configured_client_show_one_login(tmp_path: Path, demo: Demo) -> None:
+    async with TwoBridges(tmp_path, demo) as clients:
+        # Only the first bridge can listen at the only redirect URI of the client.
+        elicitations = [await elicit(client) for client in clients]
+        assert elicitations[0] == elicitations[1]
+        await asyncio.to_thread(follow, await asyncio.to_thread(approve, elicitations[1]["url"]))
+        for client in clients:
+            complete = await read_notification(client, "notifications/elicitation/complete")
+            assert complete["params"] == {"elicitationId": elicitations[0]["elicitationId"]}
+            assert (await client.request("tools/call", **ADD))["result"]["content"][0]["text"] == "5"
+
+
+@covers("bridge-login", "one-prompt")
+@run_in_loop
+async def test_the_second_bridge_gets_the_redirect_if_the_first_one_has_ended(
+    tmp_path: Path, demo: Demo
+) -> None:
+    bridges = TwoBridges(tmp_path, demo)
+    async with bridges as (first, second):
+        page = (await elicit(first))["url"]
+        assert (await elicit(second))["url"] == page
+        await bridges.end_first()
+        # The user calls again, because the browser could not follow the redirect.
+        assert (await elicit(second))["url"] == page
+        await asyncio.to_thread(follow, await asyncio.to_thread(approve, page))
+        await read_notification(second, "notifications/elicitation/complete")
+        assert (await second.request("tools/call", **ADD))["result"]["content"][0]["text"] == "5"
+
+
+@covers("bridge-login", "one-prompt")
+def test_a_login_of_another_process_goes_on_if_it_is_declined_here(tmp_path: Path, demo: Demo) -> None:
+    async def main() -> None:
+        server = Server("demo", demo.mcp_url, configured_client(demo))
+        first, second = (ClientLogin(AuthService(tmp_path), server, None) for _ in range(2))
+        login = await start(first)
+        assert (await start(second)).id == login.id
+        await second.cancel()
+        assert [it.id for it in await first.service.waiting_logins()] == [login.id]
+        assert (await start(second)).id == login.id
+        await first.close()
+        assert (await start(second)).id == login.id
+        # The second process listens now, so the login is its own.
+        await second.cancel()
+        assert await first.service.waiting_logins() == []
+        await second.close()
+
+    asyncio.run(main())
+
+
+@covers("bridge-login", "one-prompt")
+def test_a_login_for_less_access_or_another_address_is_not_shared(tmp_path: Path, demo: Demo) -> None:
+    async def main() -> None:
+        options = replace(configured_client(demo), scope=frozenset({"mcp:tools"}))
+        first = ClientLogin(AuthService(tmp_path), Server("demo", demo.mcp_url, options), None)
+        await start(first)
+        other_url = demo.mcp_url.replace("/mcp", "/other/mcp")
+        for url, name, owner, scope in (
+            (demo.mcp_url, "demo", None, {"mcp:tools", "mcp:write"}),
+            (other_url, "demo", None, {"mcp:tools"}),
+            (demo.mcp_url, "other", None, {"mcp:tools"}),
+            (demo.mcp_url, "demo", "telegram:42", {"mcp:tools"}),
+        ):
+            server = Server(name, url, replace(options, scope=frozenset(scope)))
+            second = ClientLogin(AuthService(tmp_path), server, owner)
+            assert await second.start(AuthorizationRequired("demo")) is None
+        assert len(await first.service.waiting_logins()) == 1
+        await first.close()
+
+    asyncio.run(main())
+
+
+@covers("bridge-login", "one-prompt")
+@run_in_loop
+async def test_two_browsers_with_a_configured_client_open_one_page(tmp_path: Path, demo: Demo) -> None:
+    options = configured_client(demo)
+    logins = [BrowserLogin(tmp_path, demo, options=options) for _ in range(2)]
+    for login in logins:
+        login.command.release.set()
+    calls = [asyncio.create_task(login.call_server()) for login in logins]
+    pages = [asyncio.create_task(login.command.pages.get()) for login in logins]
+    opened, unopened = await asyncio.wait(pages, return_when=asyncio.FIRST_COMPLETED)
+    await logins[0].follow_redirect(opened.pop().result())
+    headers = await asyncio.gather(*calls)
+    assert headers[0] == headers[1] != ""
+    assert len(unopened) == 1
+    assert not any(task.done() for task in unopened)
+    for task in unopened:
+        task.cancel()
+    for login in logins:
+        await login.browser.close()
