@@ -590,6 +590,11 @@ REQUIREMENTS = (
         "this package",
     ),
     Requirement(
+        "logout-repeated",
+        "A repeated logout of a known server and owner succeeds, and of an unknown one with an option.",
+        "this package",
+    ),
+    Requirement(
         "run-environment",
         "`run` puts the token into the environment only if the user requests that.",
         "this package",

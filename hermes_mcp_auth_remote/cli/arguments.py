@@ -67,7 +67,9 @@ Revokes a login's tokens at the provider if possible, deletes all of its stored
 data and cancels its waiting logins. With --owner and no server, does this for
 all logins of that owner. With --all, does this for the logins of all owners, or
 only for those of the server or owner that you name. If a logout fails, the
-others continue. The exit code is the highest exit code of all logouts."""
+others continue. The exit code is the highest exit code of all logouts. A server
+or owner that is not known may be mistyped: the exit code is then 3, or 0 with
+--ignore-missing."""
 _DOCTOR = """\
 Runs the steps of a login, and stops before the first step that would register a
 client or request a code. Prints a line per request and response. It prints what
@@ -225,6 +227,9 @@ def build_parser() -> argparse.ArgumentParser:
     logout = add("logout", help="revoke and delete a login", description=_LOGOUT)
     _add_server_arguments(logout, is_optional=True)
     logout.add_argument("--all", action="store_true", help="log out of every login, without a question")
+    logout.add_argument(
+        "--ignore-missing", action="store_true", help="succeed if nothing has this name, address or owner"
+    )
     logout.set_defaults(refuse=logout.error)
     doctor = add("doctor", help="find out what is wrong with a server", description=_DOCTOR)
     _add_server_arguments(doctor, is_optional=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import sys
 from dataclasses import dataclass
 
@@ -16,7 +17,14 @@ from hermes_mcp_auth_remote.cli.servers import (
     server_for_key,
 )
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
-from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError, ServerNotFound, StoreError
+from hermes_mcp_auth_remote.errors import (
+    ConfigError,
+    McpAuthError,
+    OwnerNotFound,
+    SchemeMissing,
+    ServerNotFound,
+    StoreError,
+)
 from hermes_mcp_auth_remote.phrases import display_url, replace_unprintable
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.text import CHECK_MARK, CROSS_MARK, error_text, marked_text
@@ -43,13 +51,26 @@ class LogoutResult:
 def run(options: argparse.Namespace) -> int:
     """Log out. A known server or owner needs no login. If one logout fails, the others continue.
 
-    Raises ServerNotFound and OwnerNotFound if nothing has the name, the address or the owner.
+    Raises ServerNotFound and OwnerNotFound if nothing has the name, the address or the owner: it may be
+    mistyped, and its login would remain. With `--ignore-missing`, returns 0 instead.
     """
-    owner: Owner = options.owner
-    if options.server is None and owner is None and not options.all:
+    if options.server is None and options.owner is None and not options.all:
         options.refuse("name a server, or an owner with --owner, or --all")
+    try:
+        return _run(options)
+    except (OwnerNotFound, ServerNotFound) as error:
+        if not options.ignore_missing or isinstance(error, SchemeMissing):
+            raise
+        _print_no_login(as_json=options.json)
+        return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    owner: Owner = options.owner
     service = AuthService(current_home())
     owner_error = find_owner_error(service, owner)
+    if owner_error is not None and _is_chat_user(service, owner):
+        owner_error = None
     if options.server is not None and not options.all:
         server = _resolve_stored_server(service, options.server, owner)
         result = run_until_stopped(_log_out(service, CredentialKey(server.name, owner), server))
@@ -69,9 +90,29 @@ def run(options: argparse.Namespace) -> int:
         # The name may be mistyped.
         _resolve_stored_server(service, options.server, owner)
     code = run_until_stopped(_log_out_all(service, selected_keys, as_json=options.json))
-    if not selected_keys and not options.json:
-        print_result(f"{CHECK_MARK} There was no login.")
+    if not selected_keys:
+        _print_no_login(as_json=options.json)
     return code
+
+
+def _is_chat_user(service: AuthService, owner: Owner) -> bool:
+    """True for a user of `mcp_auth_chats`, or one that was admitted in a chat: known without a login."""
+    # Import late: only an owner without a login needs these.
+    from hermes_mcp_auth_remote.config.chats import ChatSettings, read_chat_settings
+
+    users = {f"{person.platform}:{person.user_id}" for person in service.blocking.people.list_all()}
+    # A mistake in config.yaml must not prevent a logout.
+    with contextlib.suppress(ConfigError):
+        settings = read_chat_settings(current_configuration()) or ChatSettings()
+        for platform, rules in settings.platforms.items():
+            allowed_ids = rules.allow | (rules.admins or frozenset())
+            users.update(f"{platform}:{user_id}" for user_id in allowed_ids)
+    return owner in users
+
+
+def _print_no_login(*, as_json: bool) -> None:
+    if not as_json:
+        print_result(f"{CHECK_MARK} There was no login.")
 
 
 def _resolve_stored_server(service: AuthService, name: str, owner: Owner) -> Server:

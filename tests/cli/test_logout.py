@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from hermes_mcp_auth_remote.store.files.credential_files import FileStore
+from hermes_mcp_auth_remote.store.protocol import Person
 from tests.cli.commands import Cli, CommandResult, log_in
 from tests.consent_form import approve
 from tests.parts.authorization_server import Demo
@@ -102,6 +106,56 @@ def test_the_owner_of_a_waiting_login_is_known(cli: Cli) -> None:
     assert result.exit_code == 3
     assert "✗ Nothing is stored for the owner telegram:42." in result.err
     assert "`hermes-mcp-auth status`" in result.err
+
+
+@covers("logout-repeated")
+def test_a_repeated_logout_succeeds_if_the_server_and_the_owner_are_known(cli: Cli, demo: Demo) -> None:
+    chats = {"owners": "per_user", "telegram": {"allow": [42], "admins": [43]}}
+    entry = {"url": demo.mcp_url, "auth": "oauth"}
+    cli.write_config(json.dumps({"mcp_servers": {"demo": entry}, "mcp_auth_chats": chats}))
+    admitted = Person("discord", "7", is_admin=False, admitted_by="", admitted_at=0.0)
+    FileStore(cli.home).people.change(lambda people: [*people, admitted])
+    log_in(cli, demo, "demo", "--owner", "telegram:42")
+    assert cli.run("logout", "demo", "--owner", "telegram:42").exit_code == 0
+    assert cli.run("logout", "demo").exit_code == 0
+    for owner in ("telegram:42", "telegram:43", "discord:7"):
+        result = cli.run("logout", "demo", "--owner", owner)
+        assert (result.exit_code, result.out) == (0, f"✓ demo ({owner}): there was no login.\n")
+        for arguments in ((), ("--all",), ("demo", "--all")):
+            result = cli.run("logout", *arguments, "--owner", owner)
+            assert (result.exit_code, result.out) == (0, "✓ There was no login.\n")
+    assert cli.run("logout", "--owner", "telegram:44").exit_code == 3
+    cli.write_config("mcp_servers: [")
+    assert cli.run("logout", "--owner", "discord:7").exit_code == 0
+    assert cli.run("logout", "--owner", "telegram:42").exit_code == 3
+
+
+@covers("logout-repeated")
+def test_with_ignore_missing_a_repeated_logout_always_succeeds(cli: Cli, demo: Demo) -> None:
+    cli.write_config("{}")
+    address = demo.mcp_url
+    log_in(cli, demo, "added", "--url", address, "--owner", "anna")
+    first = cli.run("logout", "added", "--owner", "anna", "--ignore-missing", "--json")
+    assert (first.exit_code, summarize(first)) == (0, ("added", "anna", True, True, 0, None))
+    for arguments in (
+        ("added",),
+        ("added", "--all"),
+        (address,),
+        (address, "--all"),
+        ("--owner", "anna"),
+        ("added", "--owner", "anna"),
+        (address, "--owner", "anna"),
+    ):
+        # Nothing remembers the login, so the name, the address or the owner may be mistyped.
+        assert cli.run("logout", *arguments).exit_code == 3
+        result = cli.run("logout", *arguments, "--ignore-missing")
+        assert (result.exit_code, result.out, result.err) == (0, "✓ There was no login.\n", "")
+    result = cli.run("logout", "added", "--ignore-missing", "--json")
+    assert (result.exit_code, result.events) == (0, [])
+    # The option hides no other error.
+    assert cli.run("logout", "mcp.example.com/mcp", "--ignore-missing").exit_code == 3
+    cli.write_config("mcp_servers: [")
+    assert cli.run("logout", "added", "--ignore-missing").exit_code == 3
 
 
 def connected_servers(cli: Cli) -> list[tuple[str, str | None]]:
