@@ -99,8 +99,11 @@ class BrowserPrompter:
             )
 
     async def _cancel_if_not_opened(self, login: Login, opening: asyncio.Task[bool]) -> None:
+        is_opened = False
         with contextlib.suppress(McpAuthError):
-            if not await opening:
+            is_opened = await opening
+        if not is_opened:
+            with contextlib.suppress(McpAuthError):
                 await self.service.cancel(login.id)
 
     def _create_task(self, work: Coroutine[object, object, None]) -> None:

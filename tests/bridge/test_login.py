@@ -30,6 +30,7 @@ from hermes_mcp_auth_remote.errors import (
     ResponseTooLarge,
     TimedOut,
     Unreachable,
+    UnsafeUrl,
 )
 from hermes_mcp_auth_remote.login import Connection, Login, apply_event
 from hermes_mcp_auth_remote.service import AuthService
@@ -372,9 +373,12 @@ def test_requests_after_a_logout_have_no_token_if_the_server_demands_none(tmp_pa
 
 
 class BrowserCommand:
-    """Blocks its thread until `release`, as a command does that opens a page, and returns `is_opened`."""
+    """Blocks its thread until `release`, as a command does that opens a page.
 
-    def __init__(self, *, is_opened: bool = True) -> None:
+    Then it returns `is_opened`, or raises an error if that is None.
+    """
+
+    def __init__(self, *, is_opened: bool | None = True) -> None:
         self.is_opened = is_opened
         self.release = threading.Event()
         self._loop = asyncio.get_running_loop()
@@ -383,6 +387,8 @@ class BrowserCommand:
     def __call__(self, url: str) -> bool:
         self._loop.call_soon_threadsafe(self.pages.put_nowait, url)
         assert self.release.wait(TEST_SECONDS)
+        if self.is_opened is None:
+            raise UnsafeUrl("The address to open is not safe.")
         return self.is_opened
 
 
@@ -390,7 +396,7 @@ class BrowserLogin:
     """Calls that need a login, and the prompter that opens its page with a BrowserCommand."""
 
     def __init__(
-        self, home: Path, demo: Demo, *, is_opened: bool = True, options: ServerOptions | None = None
+        self, home: Path, demo: Demo, *, is_opened: bool | None = True, options: ServerOptions | None = None
     ) -> None:
         self.service = AuthService(home)
         self.server = Server("demo", demo.mcp_url, options or ServerOptions())
@@ -456,11 +462,16 @@ async def test_a_call_that_is_cancelled_while_the_page_opens_ends_at_once_and_ke
 
 @covers("bridge-login")
 @pytest.mark.parametrize("is_cancelled", [True, False])
+@pytest.mark.parametrize("is_opened", [False, None], ids=["command fails", "address is unsafe"])
 @run_in_loop
 async def test_a_login_whose_page_did_not_open_ends_and_frees_its_port(
-    tmp_path: Path, demo: Demo, *, is_cancelled: bool
+    tmp_path: Path,
+    demo: Demo,
+    *,
+    is_cancelled: bool,
+    is_opened: bool | None,
 ) -> None:
-    login = BrowserLogin(tmp_path, demo, is_opened=False)
+    login = BrowserLogin(tmp_path, demo, is_opened=is_opened)
     call = asyncio.create_task(login.call_server())
     await login.command.pages.get()
     [record] = await login.service.waiting_logins()
@@ -472,8 +483,9 @@ async def test_a_login_whose_page_did_not_open_ends_and_frees_its_port(
         await login.has_shown_outcome.wait()
     else:
         login.command.release.set()
-        with pytest.raises(AuthorizationRequired, match="no browser on this machine could be opened"):
+        with pytest.raises(UnsafeUrl if is_opened is None else AuthorizationRequired) as caught:
             await call
+        assert ("no browser on this machine could be opened" in str(caught.value)) is (is_opened is False)
     assert (await login.service.login(record.id)).status == "cancelled"
     assert not is_listening(record)
     await login.browser.close()
