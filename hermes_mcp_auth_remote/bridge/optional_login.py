@@ -75,7 +75,7 @@ class OptionalLogin:
             self._needs_token = await self._probe()
         except (ResponseTooLarge, TimedOut, Unreachable) as error:
             if error.advice != type(error).advice:
-                # A certificate, a proxy or a TLS setting is wrong: trying again does not help.
+                # It advises more than to try again: a certificate, a proxy or a TLS setting is wrong.
                 return error
             # The transport sends the request again, and reports if the server cannot be reached.
             if str(error) != self._logged_text:
