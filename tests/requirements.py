@@ -757,6 +757,11 @@ REQUIREMENTS = (
         "this package",
     ),
     Requirement(
+        "serve-stop",
+        "A signal ends `serve` also if a chat library loses it, and an orderly close is not interrupted.",
+        "this package",
+    ),
+    Requirement(
         "via",
         "`login --via` shows its login in the user's chat, and the user completes it there.",
         "this package",

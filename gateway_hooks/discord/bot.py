@@ -19,6 +19,7 @@ from gateway_hooks.discord.api_url import use_api_url
 from gateway_hooks.discord.proxies import make_connector, use_proxies
 from gateway_hooks.discord.render import NO_MENTIONS
 from gateway_hooks.log_redaction import redact_discord_logs
+from hermes_mcp_auth_remote.cancellation import run_until_cancelled
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Secret
@@ -79,9 +80,14 @@ async def run_bot(
     async with bot:
         options = Options(guild_ids=guild_ids, answers_all=True)
         await bot.add_cog(McpLogins(bot, service, servers, policy, messages, options))
-        await _log_in(bot, token)
-        # From here on the library reconnects by itself.
-        await bot.connect()
+        # If the library loses the cancellation, this work is cancelled again, but `bot.close` is not.
+        await run_until_cancelled(_log_in_and_connect(bot, token))
+
+
+async def _log_in_and_connect(bot: LoginBot, token: Secret) -> None:
+    await _log_in(bot, token)
+    # From here on the library reconnects by itself.
+    await bot.connect()
 
 
 async def _log_in(bot: LoginBot, token: Secret) -> None:

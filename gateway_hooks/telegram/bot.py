@@ -28,6 +28,7 @@ from gateway_hooks.runtime.message_sync import OnConnected
 from gateway_hooks.telegram import TelegramApplication, TelegramLogins
 from gateway_hooks.telegram.api_calls import refusal_reason
 from gateway_hooks.telegram.menu import add_menu_commands
+from hermes_mcp_auth_remote.cancellation import run_until_cancelled
 from hermes_mcp_auth_remote.config.chats import Webhook
 from hermes_mcp_auth_remote.http.proxies import check_httpx_proxies
 from hermes_mcp_auth_remote.service import AuthService
@@ -125,7 +126,8 @@ async def run_bot(  # noqa: PLR0913  one parameter per setting of the operator
     # In a group, only a command gets an answer.
     in_groups = filters.UpdateType.MESSAGE & ~filters.ChatType.PRIVATE
     application.add_handler(CommandHandler(["start", "help"], logins.help, filters=in_groups))
-    try:
+
+    async def run_application() -> None:
         await _initialize(application)
         await application.start()
         await _start_updates(application, webhook)
@@ -133,6 +135,10 @@ async def run_bot(  # noqa: PLR0913  one parameter per setting of the operator
             on_started(application.bot.username)
         await add_menu_commands(application.bot, messages)
         await _wait_until_token_refused(application, token_doubt, poll_request)
+
+    try:
+        # If a library loses the cancellation, this work is cancelled again, but `_stop` is not.
+        await run_until_cancelled(run_application())
         with _silence_library_logs():
             # Let the library's poll end.
             await asyncio.sleep(POLL_END_SECONDS)

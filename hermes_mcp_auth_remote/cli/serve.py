@@ -24,6 +24,7 @@ from gateway_hooks.dialog.platform import ChatError
 from gateway_hooks.dialog.policy import AllowList
 from gateway_hooks.runtime.admission import Admission
 from gateway_hooks.runtime.config_servers import ConfigServers
+from hermes_mcp_auth_remote.cancellation import end_tasks
 from hermes_mcp_auth_remote.cli.extras import install_command
 from hermes_mcp_auth_remote.cli.output import print_json, print_paragraph
 from hermes_mcp_auth_remote.cli.servers import current_home
@@ -50,6 +51,15 @@ EXAMPLE_CONFIG = """\
     linear:
       url: https://mcp.linear.app/mcp
       auth: oauth"""
+
+# When `serve` stops, the time in which a bot may close: it sends its last edits and ends the work that it has
+# begun. The tokens of a sent token request are stored even if that takes longer (`exit_delay`).
+CLOSE_SECONDS = 30.0
+# How long tasks that do not end are cancelled again and again. Both times together are shorter than the 90
+# seconds after which systemd kills a service.
+END_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
 
 # A function that runs a bot until it is cancelled. Its argument is a callback: the function calls it with the
 # bot's name when the bot has started.
@@ -87,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.json and not servers.names():
         _print_example(home / "config.yaml", allows_urls=all(bot.policy.allows_urls for bot in bots))
     try:
-        run_until_stopped(run_bots(bots, lambda bot, name: _report_started(bot, name, as_json=options.json)))
+        run_until_stopped(_serve(bots, as_json=options.json))
     except KeyboardInterrupt:
         if not options.json:
             # OSError: the terminal may be closed.
@@ -104,6 +114,16 @@ def _print_example(path: Path, *, allows_urls: bool) -> None:
         print_paragraph("An administrator can also send /connect and the https address of a server.")
 
 
+async def _serve(bots: list[Bot], *, as_json: bool) -> None:
+    """Run bots until cancelled, then end all tasks of this event loop."""
+    try:
+        await run_bots(bots, lambda bot, name: _report_started(bot, name, as_json=as_json))
+    finally:
+        # `asyncio.run` would cancel them only once.
+        this_task = asyncio.current_task()
+        await end_tasks([task for task in asyncio.all_tasks() if task is not this_task], END_SECONDS)
+
+
 async def run_bots(bots: list[Bot], on_started: Callable[[Bot, str], None]) -> None:
     """Run bots until cancelled. If one bot ends, end all and raise its McpAuthError."""
     tasks = [asyncio.create_task(_run_bot_or_raise(bot, on_started)) for bot in bots]
@@ -112,9 +132,26 @@ async def run_bots(bots: list[Bot], on_started: Callable[[Bot, str], None]) -> N
         for task in done:
             task.result()
     finally:
+        await _stop_bots(tasks)
+
+
+async def _stop_bots(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel bots and wait until they have closed.
+
+    After CLOSE_SECONDS, or if this function is cancelled itself (a second signal), bots that still run are
+    cancelled again until they end, for END_SECONDS.
+    """
+    for task in tasks:
+        task.cancel()
+    try:
+        await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+    finally:
+        if not await end_tasks(tasks, END_SECONDS):
+            log.warning("A bot does not stop.")
         for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            if task.done() and not task.cancelled():
+                # Mark the error as read: Python would log it with the library's text.
+                task.exception()
 
 
 async def _run_bot_or_raise(bot: Bot, on_started: Callable[[Bot, str], None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import re
 import shlex
@@ -17,6 +18,8 @@ import pytest
 
 from gateway_hooks.dialog.platform import ChatError
 from gateway_hooks.dialog.policy import AllowList
+from hermes_mcp_auth_remote import cancellation
+from hermes_mcp_auth_remote.cli import serve
 from hermes_mcp_auth_remote.cli.serve import EXAMPLE_CONFIG, Bot, _make_policy, _parse_user_ids, run_bots
 from hermes_mcp_auth_remote.config import load_servers
 from hermes_mcp_auth_remote.config.chats import ChatSettings, PlatformSettings
@@ -380,6 +383,122 @@ def test_the_first_bot_that_ends_stops_all_with_an_error(
         )
     assert cleanups == [True]
     assert TOKEN not in f"{raised.value!r} {raised.value.advice}"
+
+
+@pytest.fixture
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr(cancellation, "RECANCEL_SECONDS", 0.001)
+
+
+class SlowBot:
+    """A bot that loses cancellations while it starts, and whose close waits for an event."""
+
+    def __init__(self, lost_count: int = 0) -> None:
+        self.lost_count = lost_count
+        self.events: list[str] = []
+        self.is_running, self.is_closing, self.may_close = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def run(self, _started: Callable[[str], None]) -> None:
+        self.is_running.set()
+        for _ in range(self.lost_count):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.events.append("closing")
+            self.is_closing.set()
+            await self.may_close.wait()
+            self.events.append("closed")
+
+
+async def cancel_bots(bot: SlowBot, *, times: int = 1) -> asyncio.Task[list[str]]:
+    """Run a bot and cancel it as often as signals arrive. Return the ended task, or the one that closes."""
+    task = asyncio.create_task(run_bots_and_list_started(make_bot(bot.run)))
+    async with asyncio.timeout(20):
+        await bot.is_running.wait()
+        for _ in range(times):
+            task.cancel()
+            await bot.is_closing.wait()
+    return task
+
+
+@covers("serve-stop")
+@pytest.mark.usefixtures("short_delays")
+@pytest.mark.parametrize("lost_count", [1, 3])
+def test_a_bot_stops_although_its_library_loses_a_cancellation(lost_count: int) -> None:
+    async def main() -> None:
+        bot = SlowBot(lost_count)
+        bot.may_close.set()
+        task = await cancel_bots(bot)
+        await asyncio.wait({task}, timeout=20)
+        assert task.cancelled()
+        assert bot.events == ["closing", "closed"]
+
+    asyncio.run(main())
+
+
+@covers("serve-stop")
+def test_a_bot_that_closes_is_not_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancellation, "RECANCEL_SECONDS", 0.001)
+
+    async def main() -> None:
+        bot = SlowBot()
+        task = await cancel_bots(bot)
+        # Far below `CLOSE_SECONDS`, and more than `RECANCEL_SECONDS`.
+        done, _ = await asyncio.wait({task}, timeout=0.02)
+        assert not done
+        bot.may_close.set()
+        await asyncio.wait({task}, timeout=20)
+        assert task.cancelled()
+        assert bot.events == ["closing", "closed"]
+
+    asyncio.run(main())
+
+
+@covers("serve-stop")
+@pytest.mark.usefixtures("short_delays")
+def test_a_bot_that_does_not_close_in_time_is_interrupted() -> None:
+    async def main() -> None:
+        bot = SlowBot()
+        task = await cancel_bots(bot)
+        await asyncio.wait({task}, timeout=20)
+        assert task.cancelled()
+        assert bot.events == ["closing"]
+
+    asyncio.run(main())
+
+
+@covers("serve-stop")
+def test_a_second_signal_interrupts_the_close() -> None:
+    async def main() -> None:
+        bot = SlowBot()
+        task = await cancel_bots(bot, times=2)
+        await asyncio.wait({task}, timeout=20)
+        assert task.cancelled()
+        assert bot.events == ["closing"]
+
+    asyncio.run(main())
+
+
+@covers("serve-stop")
+@pytest.mark.usefixtures("short_delays")
+def test_the_tasks_that_a_bot_leaves_are_ended() -> None:
+    async def lose_one_cancellation() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    left_tasks: list[asyncio.Task[None]] = []
+
+    async def run_and_leave_task(started: Callable[[str], None]) -> None:
+        left_tasks.append(asyncio.create_task(lose_one_cancellation()))
+        await asyncio.sleep(0)
+
+    with pytest.raises(McpAuthError, match=r"The Telegram bot has ended\."):
+        asyncio.run(serve._serve([make_bot(run_and_leave_task)], as_json=True))
+    assert left_tasks[0].cancelled()
 
 
 def test_user_ids_are_parsed_with_and_without_a_platform() -> None:

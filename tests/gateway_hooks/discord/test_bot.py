@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import discord
 import pytest
+from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
 from gateway_hooks.discord.api_url import route_at
 from gateway_hooks.discord.bot import LoginBot, run_bot
+from hermes_mcp_auth_remote import cancellation
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Secret
@@ -55,6 +58,33 @@ def test_bot_runs_until_cancelled(env: DiscordEnvironment) -> None:
     assert [frame["d"]["intents"] for frame in identify_frames] == [GUILDS | GUILD_MESSAGES | DIRECT_MESSAGES]
     env.api.wait(lambda: not env.api.gateway.connections)
     assert len(set(bot_threads()) - threads_before) <= 1
+
+
+@covers("serve-stop")
+def test_bot_ends_if_cancelled_in_the_moment_in_which_it_has_connected(
+    env: DiscordEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On Python 3.11, `asyncio.wait_for` in `Client.connect` loses this cancellation.
+    monkeypatch.setattr(cancellation, "RECANCEL_SECONDS", 0.01)
+    connect = DiscordWebSocket.from_client
+    run_tasks: list[asyncio.Task[None]] = []
+
+    async def connect_and_cancel_bot(*args: Any, **kwargs: Any) -> DiscordWebSocket:
+        websocket = await connect(*args, **kwargs)
+        run_tasks[0].cancel()
+        return websocket
+
+    monkeypatch.setattr(DiscordWebSocket, "from_client", connect_and_cancel_bot)
+
+    async def main() -> None:
+        service, servers = AuthService(env.home, clock=env.clock), demo_servers(env.demo)
+        bot_run = run_bot(Secret(env.api.token), service, servers, env.policy, api_url=env.api.url)
+        run_tasks.append(asyncio.create_task(bot_run))
+        await asyncio.wait(run_tasks, timeout=20)
+        assert run_tasks[0].cancelled()
+
+    asyncio.run(main())
+    env.api.wait(lambda: not env.api.gateway.connections)
 
 
 @covers("discord-bot")

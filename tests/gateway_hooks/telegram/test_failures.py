@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from gateway_hooks.dialog.cards import Card
 from gateway_hooks.dialog.platform import CannotWrite, ChatError, MessageGone
 from gateway_hooks.runtime.dispatcher import Dispatcher
-from gateway_hooks.telegram import TelegramPlatform
+from gateway_hooks.telegram import TelegramPlatform, bot
 from gateway_hooks.telegram.bot import run_bot
+from hermes_mcp_auth_remote import cancellation
 from hermes_mcp_auth_remote.values import Origin, Secret
 from tests.consent_form import approve
 from tests.gateway_hooks.telegram.environment import ALLOW_LIST, TelegramEnvironment, wait_until
@@ -336,3 +338,46 @@ def test_dispatcher_restarts_after_bug(
     asyncio.run(finish_login())
     assert "(internal error)" in caplog.text
     assert "ZeroDivisionError" in caplog.text
+
+
+@covers("serve-stop")
+@pytest.mark.parametrize(
+    "method_name", ["_initialize", "_start_updates", "add_menu_commands", "_wait_until_token_refused"]
+)
+def test_bot_stops_although_a_library_loses_the_cancellation(
+    env: TelegramEnvironment, monkeypatch: pytest.MonkeyPatch, method_name: str
+) -> None:
+    monkeypatch.setattr(cancellation, "RECANCEL_SECONDS", 0.01)
+    is_waiting, has_lost = asyncio.Event(), asyncio.Event()
+    original = getattr(bot, method_name)
+
+    async def lose_one_cancellation(*args: Any) -> None:
+        try:
+            is_waiting.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            has_lost.set()
+        await original(*args)
+
+    monkeypatch.setattr(bot, method_name, lose_one_cancellation)
+
+    async def cancel_bot() -> None:
+        task = asyncio.create_task(
+            run_bot(
+                Secret(env.api.token),
+                env.make_service(),
+                env.servers,
+                ALLOW_LIST,
+                api_url=env.api.origin,
+                clock=env.clock,
+            )
+        )
+        async with asyncio.timeout(20):
+            await is_waiting.wait()
+        task.cancel()
+        await asyncio.wait({task}, timeout=20)
+        assert task.cancelled()
+        assert has_lost.is_set()
+
+    asyncio.run(cancel_bot())
+    assert not env.api.is_polling
