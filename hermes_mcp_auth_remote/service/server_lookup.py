@@ -2,7 +2,8 @@
 
 A server has one name: that of its entry in config.yaml, else the name that a login by address gave it. An
 address that an entry or a stored login has means that server (`oauth.urls.is_same_address`). Servers that no
-entry names are looked up among the logins of the owner, then among those of the operator.
+entry names are looked up among the logins of the owner. If neither an entry nor a login of the owner has the
+address, the operator's logins are looked up too.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def find_server_at(url: str, owner: Owner, configuration: Configuration, store: 
     except ConfigError as error:
         config_error = error
     stored_servers = _stored_servers_at(url, owner, configuration, store)
-    if owner is not None and not stored_servers:
+    if owner is not None and not configured_names and not stored_servers:
+        # Use the operator's name for the server. If there is an entry, use the entry's name.
         stored_servers = _stored_servers_at(url, None, configuration, store)
     if not configured_names and not stored_servers:
         stored_servers = _servers_at(url, _waiting_servers(owner, configuration, store))

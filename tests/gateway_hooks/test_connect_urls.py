@@ -312,6 +312,47 @@ def test_an_address_means_the_same_server_in_a_chat_and_in_a_command(
     assert find(lambda address: find_server_at(address, owner, configuration, store)) == name
 
 
+@covers("chat-url", "one-identity")
+def test_users_of_their_own_tokens_get_the_entry_although_the_operator_has_a_login_by_address(
+    tmp_path: Path,
+) -> None:
+    url, owner, service = "https://mcp.example.com/mcp", "parlour:ada", AuthService(tmp_path)
+    servers = write_config(tmp_path, f"  notes: {{url: '{url}', auth: oauth}}")
+    store_login(tmp_path, "work", url)
+    store, configuration = FileStore(tmp_path), read_configuration(tmp_path, {})
+    for _ in range(2):
+        in_chat = UserServers(servers, service, owner, includes_stored=True).find_at(url)
+        in_command = find_server_at(url, owner, configuration, store)
+        assert in_chat is not None
+        assert in_command is not None
+        assert (in_chat.name, in_command.name) == ("notes", "notes")
+        # The same after the login.
+        store_login(tmp_path, "notes", url, owner)
+
+
+@covers("chat-url", "one-identity")
+def test_without_connect_urls_an_address_means_the_entry_that_the_bot_offers(
+    start: StartUrlBot, public: PublicDemo, tmp_path: Path
+) -> None:
+    servers = write_config(tmp_path, f"  notes: {{url: '{public.mcp_url}', auth: oauth}}")
+    store_login(tmp_path, "work", public.mcp_url)
+    store, configuration = FileStore(tmp_path), read_configuration(tmp_path, {})
+    work_credentials = store.read(CredentialKey("work")).credentials
+    in_command = find_server_at(public.mcp_url, None, configuration, store)
+    assert in_command is not None
+    assert in_command.name == "work"
+    bot = start(AllowList(users={"ada"}), servers)
+    ada = bot.user("ada")
+    # The bot offers only the entry, so a login of `work` would change nothing that its users see.
+    ada.send_text("/connections")
+    assert [(row.label, row.value) for row in ada.last_card.rows] == [("notes", "not connected")]
+    ada.send_text(f"/connect {public.mcp_url}")
+    assert ada.last_card.title == "Connect notes"
+    ada.paste(public.to_public(approve(public.to_local(bot.login.authorization_url))))
+    assert bot.run(bot.dispatcher.session("notes", "ada").header()).startswith("Bearer ")
+    assert store.read(CredentialKey("work")).credentials == work_credentials
+
+
 @covers("chat-url")
 def test_two_administrators_of_shared_tokens_get_entries_of_their_own(
     start: StartUrlBot, public: PublicDemo

@@ -183,6 +183,18 @@ def test_an_entry_and_a_login_of_another_name_are_told_apart_by_name(tmp_path: P
 
 
 @covers("one-identity")
+def test_a_login_of_the_operator_hides_no_entry_from_another_owner(tmp_path: Path) -> None:
+    write_config(tmp_path, notes=URL)
+    store_login(tmp_path, "mine")
+    assert find(tmp_path, URL).name == "mine"
+    # As in a chat in which each user has their own tokens.
+    assert find(tmp_path, URL, OWNER).name == "notes"
+    store_login(tmp_path, "notes", owner=OWNER)
+    assert find(tmp_path, URL, OWNER).name == "notes"
+    assert find(tmp_path, URL).name == "mine"
+
+
+@covers("one-identity")
 def test_an_unreadable_entry_or_file_hides_no_other_server(tmp_path: Path) -> None:
     write_config(tmp_path, bad="ftp://bad.example", unset="https://${HOST}/mcp", notes=URL)
     assert find(tmp_path, URL).name == "notes"
