@@ -78,8 +78,9 @@ class Login:
     `added_scope` is the scope that a step-up requests beyond the granted scope. `failure` is a message and
     an advice for the user, set when the login fails. `server_message` is the server's text about the failure.
     `message_ids` are the ids of the chat messages that show the login, the prompt first; the chat edits or
-    deletes these messages later. `prompt_reason` says why the chat shows the login. `is_public_only`: a chat
-    user named the server (`values.Server`).
+    deletes these messages later. If the first id is empty, the chat shows the outcome already, and only the
+    deletion of the other messages is left. `prompt_reason` says why the chat shows the login.
+    `is_public_only`: a chat user named the server (`values.Server`).
     """
 
     id: str

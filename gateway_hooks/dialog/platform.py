@@ -17,6 +17,10 @@ class CannotWrite(ChatError):
     """The bot may not write to that user or chat until the user acts, for example opens the chat."""
 
 
+class PlatformUnreachable(ChatError):
+    """The platform cannot be reached or asks to wait: the same call may succeed later."""
+
+
 class MessageGone(ChatError):
     """The message can no longer be edited: it is deleted, too old, or unreachable since a restart."""
 
@@ -79,6 +83,12 @@ class IncomingEvent:
     quoted_message_id: str = ""
     earlier_message_ids: tuple[str, ...] = ()
 
+    @property
+    def message_ids(self) -> tuple[str, ...]:
+        """The ids of the messages with a code that the bot must delete."""
+        ids = (*self.earlier_message_ids, self.message_id, self.quoted_message_id)
+        return tuple(message_id for message_id in ids if message_id)
+
 
 class Chat(Protocol):
     """A chat between the bot and a user. Message ids are the platform's, as text."""
@@ -106,7 +116,10 @@ class Chat(Protocol):
         ...
 
     async def delete(self, message_id: str) -> bool:
-        """Delete a message of the bot or the user; return False if the platform does not allow it."""
+        """Delete a message of the bot or the user; return False if the platform does not allow it.
+
+        Raises PlatformUnreachable if a later try may succeed, ChatError.
+        """
         ...
 
     async def show_toast(self, text: str) -> None:

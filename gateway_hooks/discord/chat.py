@@ -15,7 +15,15 @@ from dataclasses import dataclass, field
 import discord
 
 from gateway_hooks.dialog.cards import Card
-from gateway_hooks.dialog.platform import Capabilities, Chat, ChatBase, ChatError, MessageGone, Sender
+from gateway_hooks.dialog.platform import (
+    Capabilities,
+    Chat,
+    ChatBase,
+    ChatError,
+    MessageGone,
+    PlatformUnreachable,
+    Sender,
+)
 from gateway_hooks.dialog.policy import Policy
 from gateway_hooks.discord.errors import translate_errors
 from gateway_hooks.discord.render import NO_MENTIONS, RenderedMessage, render_card
@@ -134,13 +142,18 @@ class ChannelChat(ChatBase):
             )
 
     async def delete(self, message_id: str) -> bool:
-        """Delete a message; return False if Discord refuses, as for a user's message in a direct chat."""
+        """Delete a message; return False if Discord refuses, as for a user's message in a direct chat.
+
+        Raises PlatformUnreachable.
+        """
         try:
             with translate_errors():
                 channel = await self._channel()
                 await channel.get_partial_message(int(message_id)).delete()
         except MessageGone:
             return True
+        except PlatformUnreachable:
+            raise
         except ChatError:
             return False
         return True
@@ -190,17 +203,23 @@ class DirectChat(ChannelChat):
             raise
 
     async def delete(self, message_id: str) -> bool:
-        """Delete a message, ephemeral or direct; return False if Discord does not allow it."""
+        """Delete a message, ephemeral or direct; return False if Discord does not allow it.
+
+        Raises PlatformUnreachable.
+        """
         webhook = self._platform.ephemeral_webhooks.find(message_id)
         if webhook is None:
             return await super().delete(message_id)
-        self._platform.ephemeral_webhooks.forget(message_id)
+        is_deleted = True
         try:
             with translate_errors():
                 await webhook.delete_message(int(message_id))
+        except PlatformUnreachable:
+            raise
         except ChatError:
-            return False
-        return True
+            is_deleted = False
+        self._platform.ephemeral_webhooks.forget(message_id)
+        return is_deleted
 
     async def _channel(self) -> discord.DMChannel:
         return await self._platform.client.create_dm(discord.Object(self._channel_id))

@@ -1,14 +1,15 @@
-"""Translate Discord's errors into the three chat errors, with no URL, token or code in their texts."""
+"""Translate Discord's errors into the chat errors, with no URL, token or code in their texts."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from http import HTTPStatus
 
 import aiohttp
 import discord
 
-from gateway_hooks.dialog.platform import CannotWrite, ChatError, MessageGone
+from gateway_hooks.dialog.platform import CannotWrite, ChatError, MessageGone, PlatformUnreachable
 
 # https://docs.discord.com/developers/topics/opcodes-and-status-codes#json
 UNKNOWN_MESSAGE = 10008
@@ -20,14 +21,14 @@ _MESSAGE_GONE_CODES = frozenset({10003, UNKNOWN_MESSAGE, 10015, 10062, 50005, 50
 
 @contextmanager
 def translate_errors() -> Generator[None]:
-    """Raise CannotWrite, MessageGone or ChatError for the library's errors inside the block."""
+    """Raise one of the ChatErrors for the library's errors inside the block."""
     try:
         yield
     except discord.HTTPException as error:
         # Drop the cause: its response contains the request URL with an interaction's token.
         raise _to_chat_error(error.status, error.code) from None
     except (aiohttp.ClientError, discord.DiscordException, OSError, TimeoutError) as error:
-        raise ChatError(f"Discord could not be reached ({type(error).__name__}).") from None
+        raise PlatformUnreachable(f"Discord could not be reached ({type(error).__name__}).") from None
 
 
 def _to_chat_error(status: int, code: int) -> ChatError:
@@ -35,4 +36,6 @@ def _to_chat_error(status: int, code: int) -> ChatError:
         return CannotWrite(f"The bot may not write there (Discord error {code}).")
     if code in _MESSAGE_GONE_CODES:
         return MessageGone(f"That message is out of reach (Discord error {code}).")
+    if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return PlatformUnreachable(f"Discord is out of service or asks to wait ({status}, code {code}).")
     return ChatError(f"Discord refused ({status}, code {code}).")

@@ -327,10 +327,9 @@ class HermesAdapter:
 
     async def _delete_messages(self, event: IncomingEvent, chat: Chat) -> None:
         """Delete the messages of a user that Hermes does not admit, without a reply."""
-        for message_id in (*event.earlier_message_ids, event.message_id, event.quoted_message_id):
-            if message_id:
-                with contextlib.suppress(ChatError):
-                    await chat.delete(message_id)
+        for message_id in event.message_ids:
+            with contextlib.suppress(ChatError):
+                await chat.delete(message_id)
 
     def _judge(self, event: IncomingEvent, chat: Chat) -> Judgement | None:
         """Return the judgement of an event for this package; None if the event is for Hermes.

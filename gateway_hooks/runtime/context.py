@@ -107,11 +107,7 @@ class Context:
 
     async def delete_messages(self, event: IncomingEvent, chat: Chat) -> bool:
         """Delete the user's message and a quoted message with a code; return True if all are deleted."""
-        outcomes = [
-            await self._try_delete(message_id, chat)
-            for message_id in (*event.earlier_message_ids, event.message_id, event.quoted_message_id)
-            if message_id
-        ]
+        outcomes = [await self._try_delete(message_id, chat) for message_id in event.message_ids]
         return all(outcomes)
 
     async def _try_delete(self, message_id: str, chat: Chat) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from functools import partial
 
 from gateway_hooks.dialog.answer_text import refuse_wrong_address
 from gateway_hooks.dialog.cards import Card
 from gateway_hooks.dialog.code_detection import collect_redirect_locations, contains_redirect
 from gateway_hooks.dialog.intents import Connect, matches_sender
-from gateway_hooks.dialog.platform import Chat, ChatError, IncomingEvent
+from gateway_hooks.dialog.platform import Chat, ChatError, IncomingEvent, PlatformUnreachable
 from gateway_hooks.dialog.rendering import MAX_QR_BYTES, display_name
 from gateway_hooks.runtime.context import Context
 from gateway_hooks.runtime.login_start import LoginStarter
@@ -43,7 +44,7 @@ class LoginActions:
             await self.cancel_and_delete_answer(login, event, chat)
             await chat.send(self._context.renderer.admins_only_card())
             return
-        is_deleted = await self._context.delete_messages(event, chat)
+        is_deleted = await self._delete_answer(login, event, chat)
         answer = Secret(event.text)
         title = messages.answer_refused_title.format(server=display_name(login.key.server_name))
         if chat.origin.thread_id != login.origin.thread_id:
@@ -69,6 +70,33 @@ class LoginActions:
             self._context.prompt_messages.wake()
         if not is_deleted:
             await chat.send(Card(messages.connections_title, paragraphs=(messages.delete_failed,)))
+
+    async def _delete_answer(self, login: Login, event: IncomingEvent, chat: Chat) -> bool:
+        """Delete the messages with an answer; return False if the user must delete one.
+
+        If this process is killed meanwhile, or if the platform is unreachable, `PromptMessages` deletes the
+        messages when the login ends.
+        """
+        change_messages = partial(self._context.service.change_extra_messages, login.id)
+        recorded_ids: tuple[str, ...] = ()
+        if event.message_ids:
+            with contextlib.suppress(McpAuthError):
+                recorded_ids = (await change_messages(added=event.message_ids)).message_ids
+        handled_ids, is_refused = list[str](), False
+        for message_id in event.message_ids:
+            try:
+                is_deleted = await chat.delete(message_id)
+            except PlatformUnreachable:
+                is_refused |= message_id not in recorded_ids
+                continue
+            except ChatError:
+                is_deleted = False
+            is_refused |= not is_deleted
+            handled_ids.append(message_id)
+        if not set(recorded_ids).isdisjoint(handled_ids):
+            with contextlib.suppress(McpAuthError):
+                await change_messages(removed=handled_ids)
+        return not is_refused
 
     async def refuse_wrong_address(self, login: Login, event: IncomingEvent, chat: Chat) -> None:
         """Say that the address is a page of the provider. It has no code, so do not delete or count it."""

@@ -17,7 +17,14 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from gateway_hooks.dialog.cards import Card
-from gateway_hooks.dialog.platform import CannotWrite, Chat, ChatError, MessageGone, Platform
+from gateway_hooks.dialog.platform import (
+    CannotWrite,
+    Chat,
+    ChatError,
+    MessageGone,
+    Platform,
+    PlatformUnreachable,
+)
 from gateway_hooks.dialog.policy import Policy, may_log_in
 from gateway_hooks.dialog.rendering import Renderer, next_countdown_at
 from gateway_hooks.dialog.servers import Servers, tag_of
@@ -32,6 +39,8 @@ from hermes_mcp_auth_remote.values import Clock, Server
 SYNC_INTERVAL_SECONDS = 0.3
 # If an update of a message fails, the delay before the retry.
 RETRY_SECONDS = 5.0
+# The prompt's id in the record of a login whose outcome is shown, while messages are left to delete.
+OUTCOME_SHOWN = ""
 # How often the permission of a user with a device login is checked.
 PERMISSION_CHECK_SECONDS = 15.0
 
@@ -190,7 +199,8 @@ class PromptMessages:
             login = await self._read_login(login_id)
             if login.is_over and not login.message_ids:
                 # The login's messages have been deleted already.
-                await self._delete_messages([message_id], chat)
+                await self._service.save_messages(login_id, (OUTCOME_SHOWN, message_id))
+                await self._delete_left_messages(login_id, [message_id], chat)
             else:
                 await self._service.save_messages(login_id, (*login.message_ids, message_id))
 
@@ -198,8 +208,9 @@ class PromptMessages:
         """Delete all messages of a login except the prompt, such as a QR code that is no longer valid."""
         async with self._lock_for(login_id):
             message_ids = (await self._read_login(login_id)).message_ids
-            await self._delete_messages(message_ids[1:], chat)
-            await self._service.save_messages(login_id, message_ids[:1])
+            left_ids = await self._delete_messages(message_ids[1:], chat)
+            # When the login ends, the bot tries again.
+            await self._service.save_messages(login_id, (*message_ids[:1], *left_ids))
 
     def _lock_for(self, login_id: str) -> asyncio.Lock:
         return self._locks.setdefault(login_id, asyncio.Lock())
@@ -207,10 +218,27 @@ class PromptMessages:
     async def _read_login(self, login_id: str) -> Login:
         return await self._service.login(login_id)
 
-    async def _delete_messages(self, message_ids: Iterable[str], chat: Chat) -> None:
+    async def _delete_messages(self, message_ids: Iterable[str], chat: Chat) -> tuple[str, ...]:
+        """Delete messages; return those that a later try may delete, because the platform is unreachable."""
+        left_ids: list[str] = []
         for message_id in message_ids:
-            with contextlib.suppress(ChatError):
+            try:
                 await chat.delete(message_id)
+            except PlatformUnreachable:
+                left_ids.append(message_id)
+            except ChatError:
+                continue
+        return tuple(left_ids)
+
+    async def _delete_left_messages(self, login_id: str, message_ids: Iterable[str], chat: Chat) -> None:
+        """Delete the last messages of a login whose outcome is shown.
+
+        Raises PlatformUnreachable if some are left, which a later try must delete, and StoreError.
+        """
+        left_ids = await self._delete_messages(message_ids, chat)
+        await self._service.save_messages(login_id, (OUTCOME_SHOWN, *left_ids) if left_ids else ())
+        if left_ids:
+            raise PlatformUnreachable("Messages are left to delete, and the platform cannot be reached.")
 
     def _is_for_this_bot(self, login: Login) -> bool:
         origin = login.origin
@@ -268,8 +296,11 @@ class PromptMessages:
         """Show the outcome of a login, and delete its extra messages."""
         if not login.message_ids:
             return
-        await self._before_message()
         prompt_id, *extra_ids = login.message_ids
+        if prompt_id == OUTCOME_SHOWN:
+            await self._delete_left_messages(login.id, extra_ids, self._chat_for(login))
+            return
+        await self._before_message()
         chat, connection = self._chat_for(login), await self._connection(login)
         call = self._context_of(login).agent_continues
         card = self._renderer.outcome_card(
@@ -288,10 +319,12 @@ class PromptMessages:
                     await chat.edit(prompt_id, card)
                 except MessageGone:
                     await self._platform.private_chat(login.origin.user_id).send(card)
-        await self._delete_messages(extra_ids, chat)
-        await self._service.save_messages(login.id, ())
+        # Store first that the outcome is shown: the user must not see it twice.
+        await self._service.save_messages(login.id, (OUTCOME_SHOWN, *extra_ids) if extra_ids else ())
         if connection is not None and self._on_connected is not None:
             await self._on_connected(login, connection)
+        if extra_ids:
+            await self._delete_left_messages(login.id, extra_ids, chat)
 
     async def _try_notify(self, login: Login, chat: Chat, card: Card) -> bool:
         """If the user could miss an edit, send the card as a new message; return False if it was not sent."""

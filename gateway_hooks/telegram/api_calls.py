@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from telegram.error import BadRequest, Forbidden, InvalidToken, NetworkError, RetryAfter, TelegramError
 
-from gateway_hooks.dialog.platform import CannotWrite, ChatError
+from gateway_hooks.dialog.platform import CannotWrite, ChatError, PlatformUnreachable
 
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
@@ -51,7 +51,7 @@ class ApiCalls:
             return await self.call_now(call_with_slot)
 
     async def call_now(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a call; raises CannotWrite, ChatError, and BadRequest for the caller to interpret.
+        """Make a call; raises the ChatErrors, and BadRequest for the caller to interpret.
 
         If the response is lost, this method repeats the call, although Telegram may have executed it. A user
         may then get two prompts for the same login. Without the repetition, the user might get none.
@@ -64,7 +64,7 @@ class ApiCalls:
                 seconds = _retry_seconds(error)
                 waited_seconds += seconds
                 if waited_seconds > MAX_WAIT_SECONDS:
-                    raise ChatError(f"Telegram asks to wait {seconds:.0f} seconds.") from None
+                    raise PlatformUnreachable(f"Telegram asks to wait {seconds:.0f} seconds.") from None
                 await self._sleep(seconds)
             except BadRequest as error:
                 if _UNREACHABLE_CHAT.search(error.message):
@@ -73,7 +73,7 @@ class ApiCalls:
             except NetworkError:
                 tries += 1
                 if tries == MAX_TRIES:
-                    raise ChatError("Telegram cannot be reached.") from None
+                    raise PlatformUnreachable("Telegram cannot be reached.") from None
                 await self._sleep(2.0 ** (tries - 1))
             except TelegramError as error:
                 raise _to_chat_error(error) from None

@@ -254,6 +254,15 @@ class AuthService:
         """
         return await self._logins.save_messages(login_id, message_ids)
 
+    async def change_extra_messages(
+        self, login_id: str, *, added: Collection[str] = (), removed: Collection[str] = ()
+    ) -> Login:
+        """Add or remove ids of messages that the bot must delete when a login ends; return the login.
+
+        A login whose prompt is not known does not change. Raises LoginNotFound, StoreError.
+        """
+        return await self._logins.change_extra_messages(login_id, added=added, removed=removed)
+
     async def logins(self) -> list[Login]:
         """List the stored logins in the order of their start, and mark those that have expired.
 

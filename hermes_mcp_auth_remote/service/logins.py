@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 
@@ -376,6 +376,22 @@ class Logins:
     async def save_messages(self, login_id: str, message_ids: tuple[str, ...]) -> Login:
         """Store the ids of the chat messages that show a login, and return the login."""
         return await self._change_login(login_id, lambda it: replace(it, message_ids=message_ids))
+
+    async def change_extra_messages(
+        self, login_id: str, *, added: Collection[str] = (), removed: Collection[str] = ()
+    ) -> Login:
+        """Add ids after a login's other message ids, or remove ids; return the login.
+
+        A login without messages does not change: its first id would count as its prompt.
+        """
+
+        def apply_extra_messages(current: Login) -> Login:
+            if not current.message_ids:
+                return current
+            kept = tuple(it for it in current.message_ids if it not in removed)
+            return replace(current, message_ids=(*kept, *(it for it in added if it not in kept)))
+
+        return await self._change_login(login_id, apply_extra_messages)
 
     async def _change_login(self, login_id: str, apply_change: Callable[[Login], Login]) -> Login:
         return (await run_file_work(self._deps.store.logins.change, login_id, apply_change)).after

@@ -21,6 +21,7 @@ from gateway_hooks.dialog.platform import (
     ChatError,
     IncomingEvent,
     MessageGone,
+    PlatformUnreachable,
     Sender,
 )
 from gateway_hooks.dialog.policy import AllowList, Policy
@@ -71,8 +72,12 @@ class Room:
     cannot_delete: bool = False
     # This many of the next edits fail.
     failing_edits: int = 0
+    # The platform is out of reach for this many of the next deletions.
+    failing_deletions: int = 0
     # Each send and each edit waits for this event.
     write_gate: asyncio.Event | None = None
+    # Each deletion waits for this event.
+    deletion_gate: asyncio.Event | None = None
     _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def add_message(self, author: str, *, card: Card | None = None, text: str = "", png: bytes = b"") -> str:
@@ -127,6 +132,11 @@ class RoomChat:
 
     async def delete(self, message_id: str) -> bool:
         self.room.calls.append("delete")
+        if self.room.deletion_gate is not None:
+            await self.room.deletion_gate.wait()
+        if self.room.failing_deletions:
+            self.room.failing_deletions -= 1
+            raise PlatformUnreachable("The platform is out of reach.")
         message = self.room.messages.get(message_id)
         if message is None or (message.author != "bot" and self.room.cannot_delete):
             return False

@@ -166,6 +166,77 @@ def test_picture_sent_after_end_is_deleted(ada: ChatUser, bot: ChatBot) -> None:
     assert ada.visible_titles() == ["notes: not connected"]
 
 
+@covers("chat-tidy", "chat-survives")
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("has_written", [False, True])
+def test_messages_that_cannot_be_deleted_are_deleted_later(
+    start_bot: StartBot, clock: ManualClock, *, has_written: bool, restarts: bool
+) -> None:
+    bot = start_bot()
+    ada = bot.user("ada")
+    ada.send_text("/connect notes")
+    ada.press("QR code")
+    if has_written:
+        # Then the outcome is a new message, and the prompt is deleted too.
+        ada.send_text("/connections")
+    # The paste, the QR code and, if there is a new message, the prompt.
+    ada.room.failing_deletions = 3 if has_written else 2
+    ada.paste(approve(bot.login.authorization_url))
+    assert ada.room.failing_deletions == 0
+    titles = ada.visible_titles()
+    assert titles.count("notes: connected") == 1
+    assert "Scan this to connect notes" in titles
+    assert ("Connect notes" in titles) == has_written
+    if restarts:
+        bot = start_bot(platform=bot.platform)
+        ada = bot.user("ada")
+    clock.now += RETRY_SECONDS
+    bot.settle()
+    assert ada.visible_titles() == [*(["Connections"] if has_written else []), "notes: connected"]
+    # Also the message of the user, with the code, is deleted.
+    assert "code=" not in str(ada.room)
+    assert bot.service.blocking.logins()[-1].message_ids == ()
+    assert len(bot.completed_logins) == (0 if restarts else 1)
+
+
+@covers("chat-tidy", "chat-survives")
+def test_a_paste_is_deleted_although_the_bot_was_killed_before(start_bot: StartBot) -> None:
+    bot = start_bot()
+    ada = bot.user("ada")
+    ada.send_text("/connect notes")
+    answer = approve(bot.login.authorization_url)
+
+    async def paste_and_kill_bot() -> None:
+        ada.room.deletion_gate = asyncio.Event()
+        event = ada.message_event(answer)
+        handle_task = asyncio.create_task(bot.dispatcher.handle(event, ada.chat))
+        await wait_until(lambda: ada.room.calls[-1] == "delete")
+        handle_task.cancel()
+        await asyncio.gather(handle_task, return_exceptions=True)
+
+    bot.run(paste_and_kill_bot())
+    ada.room.deletion_gate = None
+    bot = start_bot(platform=bot.platform)
+    bot.settle()
+    assert "code=" in str(ada.room)
+    # The login still waits, as the prompt says. The user notices that nothing happens and sends it again.
+    assert ada.visible_titles()[0] == "Connect notes"
+    bot.user("ada").paste(answer)
+    assert ada.visible_titles() == ["notes: connected"]
+    assert "code=" not in str(ada.room)
+
+
+@covers("chat-tidy")
+def test_a_qr_code_that_cannot_be_deleted_is_deleted_with_the_login(ada: ChatUser, bot: ChatBot) -> None:
+    ada.send_text("/connect notes")
+    ada.press("QR code")
+    ada.room.failing_deletions = 1
+    bot.run(bot.dispatcher.prompt_messages.delete_extra_messages(bot.login.id, ada.chat))
+    assert ada.visible_titles() == ["Connect notes", "Scan this to connect notes"]
+    ada.paste(approve(bot.login.authorization_url))
+    assert ada.visible_titles() == ["notes: connected"]
+
+
 @covers("chat-survives")
 def test_deleted_prompt_returns_at_next_change(ada: ChatUser, bot: ChatBot, clock: ManualClock) -> None:
     ada.send_text("/connect notes")

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
+from typing import Any
 
+import aiohttp
+import discord
 import pytest
 
+from gateway_hooks.dialog.platform import ChatError, PlatformUnreachable
 from gateway_hooks.dialog.policy import AllowList
+from gateway_hooks.discord.errors import translate_errors
 from tests.gateway_hooks.discord.environment import PASTE_BUTTON, QR_BUTTON, DiscordEnvironment
 from tests.parts.authorization_server import Fault, Gate
 from tests.parts.discord_api import Interaction
@@ -14,6 +20,10 @@ from tests.requirements import covers
 from tests.service.helpers import wait_until
 
 pytestmark = pytest.mark.slow
+
+
+def mock_response(status: int) -> Any:
+    return SimpleNamespace(status=status, reason="")
 
 
 @covers("discord-gateway")
@@ -44,6 +54,25 @@ def test_invalid_gateway_session_restarts_and_login_continues(env: DiscordEnviro
         env.submit_answer(ada, prompt, answer)
         env.wait_for_text(prompt, "notes: connected")
     assert api.command_changes == 3
+
+
+@covers("chat-tidy")
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (aiohttp.ClientConnectionError(), PlatformUnreachable),
+        (TimeoutError(), PlatformUnreachable),
+        (discord.HTTPException(mock_response(503), ""), PlatformUnreachable),
+        (discord.HTTPException(mock_response(429), ""), PlatformUnreachable),
+        (discord.HTTPException(mock_response(400), ""), ChatError),
+    ],
+)
+def test_only_an_error_that_may_pass_makes_discord_unreachable(
+    error: Exception, kind: type[ChatError]
+) -> None:
+    with pytest.raises(ChatError) as caught, translate_errors():
+        raise error
+    assert type(caught.value) is kind
 
 
 @covers("discord-gateway")
