@@ -279,16 +279,16 @@ class McpLogins(commands.Cog):
         action = decode_action(custom_id) if custom_id.startswith(ACTION_PREFIX) else None
         if action is None:
             return
-        event = IncomingEvent(Sender(""), callback_data=custom_id)
+        # Do not show the reply in a message that others can see.
+        message = interaction.message
+        is_private = message is not None and (message.flags.ephemeral or interaction.context.dm_channel)
+        message_id = str(message.id) if message is not None and is_private else ""
+        event = IncomingEvent(Sender(""), callback_data=custom_id, pressed_message_id=message_id)
         if interaction.type is discord.InteractionType.component:
-            if action[0] == "form":
+            if action[0] == "form" and await self.dispatcher.takes_answer(action[1]):
                 await self._open_form(interaction, action[1])
                 return
-            # Do not show the reply in a message that others can see.
-            message = interaction.message
-            is_private = message is not None and (message.flags.ephemeral or interaction.context.dm_channel)
-            message_id = str(message.id) if message is not None and is_private else ""
-            await self._dispatch_interaction(interaction, replace(event, pressed_message_id=message_id))
+            await self._dispatch_interaction(interaction, event)
         elif interaction.type is discord.InteractionType.modal_submit:
             await self._dispatch_interaction(
                 interaction, replace(event, text=read_typed_answer(data.get("components")))

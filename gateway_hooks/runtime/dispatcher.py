@@ -53,7 +53,7 @@ from gateway_hooks.runtime.login_start import LoginStarter
 from gateway_hooks.runtime.message_sync import OnConnected, PromptContext, PromptMessages
 from gateway_hooks.runtime.people_actions import PeopleActions
 from gateway_hooks.runtime.reminders import ExpiryReminders
-from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, LoginNotFound, McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.prompting import prompting
@@ -265,6 +265,16 @@ class Dispatcher:
         else:
             await chat.send(self._context.connection_renderer.help_card())
 
+    async def takes_answer(self, login_id: str) -> bool:
+        """Return False if a form for this login's answer would be useless: the login no longer waits."""
+        try:
+            return (await self._context.service.login(login_id)).status == "waiting"
+        except LoginNotFound:
+            return False
+        except McpAuthError:
+            # The bot says why when the user has sent the form.
+            return True
+
     def owner(self, user_id: str) -> Owner:
         """Return the owner of the tokens for this user's calls."""
         return self._context.owner(user_id)
@@ -348,7 +358,7 @@ class Dispatcher:
                 if self._people_actions is not None and chat.is_private:
                     await self._people_actions.revoke(user_id, event, chat)
             case StaleButton():
-                await self._context.reply_text(chat, event, self._context.messages.login_over)
+                await self._login_actions.answer_stale_button(event, chat)
             case Connect() | Disconnect() | ListConnections() | LoginCommand() | ContinueLogin():
                 await self._execute_privately(intent, event, chat)
             case UnrelatedEvent():

@@ -8,13 +8,24 @@ from dataclasses import replace
 from functools import partial
 
 from gateway_hooks.dialog.answer_text import refuse_wrong_address
-from gateway_hooks.dialog.cards import Card
-from gateway_hooks.dialog.code_detection import collect_redirect_locations, contains_redirect
+from gateway_hooks.dialog.cards import Card, decode_action
+from gateway_hooks.dialog.code_detection import (
+    collect_redirect_locations,
+    contains_redirect,
+    login_by_state,
+)
 from gateway_hooks.dialog.intents import Connect, matches_sender
-from gateway_hooks.dialog.platform import Chat, ChatError, IncomingEvent, PlatformUnreachable
+from gateway_hooks.dialog.platform import (
+    Chat,
+    ChatError,
+    IncomingEvent,
+    MessageGone,
+    PlatformUnreachable,
+)
 from gateway_hooks.dialog.rendering import MAX_QR_BYTES, display_name
 from gateway_hooks.runtime.context import Context
 from gateway_hooks.runtime.login_start import LoginStarter
+from gateway_hooks.runtime.message_sync import shows_prompt
 from hermes_mcp_auth_remote.errors import LoginError, McpAuthError, PasteRefused
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.status import session_status
@@ -45,6 +56,9 @@ class LoginActions:
             await chat.send(self._context.renderer.admins_only_card())
             return
         is_deleted = await self._delete_answer(login, event, chat)
+        if not login.message_ids:
+            with contextlib.suppress(ChatError, McpAuthError):
+                await self._context.prompt_messages.show_answered(login, chat)
         answer = Secret(event.text)
         title = messages.answer_refused_title.format(server=display_name(login.key.server_name))
         if chat.origin.thread_id != login.origin.thread_id:
@@ -211,6 +225,11 @@ class LoginActions:
     async def reject_unmatched_answer(self, event: IncomingEvent, chat: Chat) -> None:
         """Delete an answer that matches no login of this user, and say so; raises ChatError."""
         messages, is_deleted = self._context.messages, await self._context.delete_messages(event, chat)
+        if chat.is_private and (login := await self._exchanging_login(event, chat)) is not None:
+            title = messages.connect_title.format(server=display_name(login.key.server_name))
+            card = Card(title, paragraphs=(messages.exchanging,))
+            await self._send_refusal(login, card, chat, is_deleted=is_deleted)
+            return
         server_name = await self._connected_server(event, chat) if chat.is_private else None
         if server_name is not None:
             texts = [messages.already_connected, *([] if is_deleted else [messages.delete_failed])]
@@ -226,6 +245,42 @@ class LoginActions:
             else (messages.unmatched_answer, advice, messages.delete_failed)
         )
         await chat.send(Card(messages.unmatched_answer_title, paragraphs=paragraphs, tone="bad"))
+
+    async def _exchanging_login(self, event: IncomingEvent, chat: Chat) -> Login | None:
+        """Return the login of this user that an earlier answer completes now, if this is its answer again."""
+        with contextlib.suppress(McpAuthError):
+            return login_by_state(
+                event.text,
+                [
+                    login
+                    for login in await self._context.logins()
+                    if login.status == "exchanging" and matches_sender(login, chat.origin, is_private=True)
+                ],
+            )
+        return None
+
+    async def answer_stale_button(self, event: IncomingEvent, chat: Chat) -> None:
+        """Say what became of the login of a button. Show it in the message with the button, if it is stale.
+
+        The bot could not edit that message when the login ended: a restarted bot cannot edit ephemeral
+        messages, and does not know a message that was sent just before a kill. Raises ChatError, StoreError.
+        """
+        messages, action = self._context.messages, decode_action(event.callback_data)
+        login_id = "" if action is None else action[1]
+        login = next((login for login in await self._context.logins() if login.id == login_id), None)
+        is_own = login is not None and matches_sender(login, chat.origin, is_private=chat.is_private)
+        if login is not None and is_own and login.status == "exchanging":
+            await self._context.reply_text(chat, event, messages.exchanging)
+            return
+        card = Card(messages.login_over)
+        if login is not None and is_own and login.is_over:
+            card = await self._context.prompt_messages.outcome_card(login)
+        # Otherwise, `PromptMessages` has yet to show the outcome, or the button may be another user's.
+        is_stale = login is None or (is_own and not shows_prompt(login))
+        if is_stale and event.pressed_message_id and chat.is_private:
+            with contextlib.suppress(MessageGone):
+                await chat.edit(event.pressed_message_id, card)
+        await self._context.reply_text(chat, event, messages.login_over)
 
     async def _connected_server(self, event: IncomingEvent, chat: Chat) -> str | None:
         """Return the server if the answer belongs to a completed login of this user, else None.

@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
 from gateway_hooks.dialog.cards import Card
@@ -70,6 +70,11 @@ def _stored_context(reason: PromptReason) -> PromptContext:
         is_started_here=reason != "other_process",
         agent_continues=(lambda: False) if reason == "agent" else None,
     )
+
+
+def shows_prompt(login: Login) -> bool:
+    """Return True if a message of the chat still shows the prompt of a login."""
+    return bool(login.message_ids) and login.message_ids[0] != OUTCOME_SHOWN
 
 
 class PromptMessages:
@@ -173,6 +178,16 @@ class PromptMessages:
                 # The user has just asked to see the login in this chat.
                 self._contexts[login.id].is_started_here = True
             await self._show_locked(login, chat, message_id)
+
+    async def show_answered(self, login: Login, chat: Chat) -> None:
+        """Say that the answer has arrived, if the message that shows this login is not known.
+
+        The process that sent that message was killed before it had stored the message's id. Without a known
+        message, the user would not see the outcome. Raises ChatError, StoreError.
+        """
+        async with self._lock_for(login.id):
+            if not (await self._read_login(login.id)).message_ids:
+                await self._show_locked(replace(login, status="exchanging"), chat)
 
     async def _show_locked(self, login: Login, chat: Chat, message_id: str = "") -> None:
         self._chats[login.id] = chat
@@ -297,19 +312,12 @@ class PromptMessages:
         if not login.message_ids:
             return
         prompt_id, *extra_ids = login.message_ids
-        if prompt_id == OUTCOME_SHOWN:
+        if not shows_prompt(login):
             await self._delete_left_messages(login.id, extra_ids, self._chat_for(login))
             return
         await self._before_message()
         chat, connection = self._chat_for(login), await self._connection(login)
-        call = self._context_of(login).agent_continues
-        card = self._renderer.outcome_card(
-            login,
-            connection,
-            self._clock(),
-            tag_of(login.key.server_name),
-            agent_continues=None if call is None else call(),
-        )
+        card = self._outcome_card(login, connection)
         # Do not retry if the bot may not write to the user.
         with contextlib.suppress(CannotWrite):
             if connection is not None and await self._try_notify(login, chat, card):
@@ -325,6 +333,20 @@ class PromptMessages:
             await self._on_connected(login, connection)
         if extra_ids:
             await self._delete_left_messages(login.id, extra_ids, chat)
+
+    async def outcome_card(self, login: Login) -> Card:
+        """Return the card of a login that is over; raises StoreError."""
+        return self._outcome_card(login, await self._connection(login))
+
+    def _outcome_card(self, login: Login, connection: Connection | None) -> Card:
+        call = self._context_of(login).agent_continues
+        return self._renderer.outcome_card(
+            login,
+            connection,
+            self._clock(),
+            tag_of(login.key.server_name),
+            agent_continues=None if call is None else call(),
+        )
 
     async def _try_notify(self, login: Login, chat: Chat, card: Card) -> bool:
         """If the user could miss an edit, send the card as a new message; return False if it was not sent."""

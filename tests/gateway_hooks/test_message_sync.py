@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from gateway_hooks.dialog.cards import Card
-from gateway_hooks.dialog.platform import ChatError
+from gateway_hooks.dialog.messages import ENGLISH
+from gateway_hooks.dialog.platform import ChatError, IncomingEvent
 from gateway_hooks.runtime.message_sync import RETRY_SECONDS
 from hermes_mcp_auth_remote.errors import StoreUnwritable
 from hermes_mcp_auth_remote.service import AuthService
@@ -222,6 +223,76 @@ def test_a_paste_is_deleted_although_the_bot_was_killed_before(start_bot: StartB
     # The login still waits, as the prompt says. The user notices that nothing happens and sends it again.
     assert ada.visible_titles()[0] == "Connect notes"
     bot.user("ada").paste(answer)
+    assert ada.visible_titles() == ["notes: connected"]
+    assert "code=" not in str(ada.room)
+
+
+@covers("chat-survives")
+@pytest.mark.parametrize("is_refused_once", [False, True])
+def test_the_outcome_is_shown_although_the_bot_was_killed_before_it_knew_the_prompt(
+    start_bot: StartBot, *, is_refused_once: bool
+) -> None:
+    bot = start_bot()
+    ada = bot.user("ada")
+    ada.send_text("/connect notes")
+    answer = approve(bot.login.authorization_url)
+    # Killed after the platform has sent the prompt, and before the response with its id arrived.
+    bot.run(bot.service.save_messages(bot.login.id, ()))
+    bot = start_bot(platform=bot.platform)
+    bot.settle()
+    ada = bot.user("ada")
+    if is_refused_once:
+        ada.paste(f"{bot.login.request.redirect_uri}?code=of-another-login-it-is&state=no-such")
+        assert ada.visible_titles()[:2] == ["Connect notes", "Connect notes"]
+        # The second message is a prompt as well: the login goes on.
+        assert ada.find_button("Cancel")[0].id != "2"
+    ada.paste(answer)
+    assert ada.visible_titles() == ["Connect notes", "notes: connected"]
+    # A button of the first message turns it into the outcome: it shows no dead link any more.
+    ada.press("Cancel")
+    assert ada.visible_titles() == ["notes: connected", "notes: connected"]
+    assert ada.room.toasts[-1] == "That login is over."
+
+
+@covers("chat-survives")
+def test_a_button_of_a_login_that_was_removed_long_ago_ends_its_message(
+    start_bot: StartBot, tmp_path: Path
+) -> None:
+    bot = start_bot()
+    ada = bot.user("ada")
+    ada.send_text("/connect notes")
+    login = bot.login
+    next(tmp_path.rglob(f"{login.id}.json")).unlink()
+    bot = start_bot(platform=bot.platform)
+    ada = bot.user("ada")
+    ada.press("Cancel")
+    assert ada.visible_titles() == ["That login is over."]
+    assert ada.last_card.link is None
+
+
+@covers("chat-survives")
+def test_an_answer_that_comes_again_during_the_exchange_is_no_unknown_answer(
+    ada: ChatUser, bot: ChatBot, demo: Demo
+) -> None:
+    ada.send_text("/connect notes")
+    answer, cancel_action = approve(bot.login.authorization_url), ada.find_button("Cancel")[1].action
+    gate = demo.authorization_server.hold("token")
+
+    async def paste_twice() -> None:
+        first = asyncio.create_task(bot.dispatcher.handle(ada.message_event(answer), ada.chat))
+        assert await asyncio.to_thread(gate.arrived.wait, 20)
+        await bot.dispatcher.handle(ada.message_event(answer), ada.chat)
+        press = IncomingEvent(ada.sender, callback_data=cancel_action, pressed_message_id="2")
+        await bot.dispatcher.handle(press, ada.chat)
+        await bot.settle_in_loop()
+        assert ada.visible_titles() == ["Connect notes", "Connect notes"]
+        assert ada.last_card.paragraphs == (ENGLISH.exchanging,)
+        assert ada.room.toasts[-1] == ENGLISH.exchanging
+        gate.open()
+        await first
+        await bot.settle_in_loop()
+
+    bot.run(paste_twice())
     assert ada.visible_titles() == ["notes: connected"]
     assert "code=" not in str(ada.room)
 

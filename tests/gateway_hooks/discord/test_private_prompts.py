@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import discord
 import pytest
 
@@ -219,3 +221,27 @@ def test_login_for_invalid_user_id_is_cancelled(env: DiscordEnvironment, user: s
     with env.running_bot() as running_bot:
         login = running_bot.call(env.service.start_login(env.server, Origin("discord", user_id=user)))
         wait_until(lambda: env.service.blocking.login(login.id).status == "cancelled")
+
+
+@covers("discord-restart")
+@pytest.mark.parametrize("dms_open", [False, True])
+def test_ephemeral_prompt_that_a_restarted_bot_cannot_edit_becomes_the_outcome_when_pressed(
+    env: DiscordEnvironment, *, dms_open: bool
+) -> None:
+    api, ada = env.api, env.ada
+    with env.running_bot():
+        prompt = env.request_prompt(ada)
+        login, answer = env.waiting_login(), env.approve_login()
+    assert prompt.ephemeral
+    asyncio.run(env.service.complete_login(login.id, answer, Origin("terminal")))
+    api.set_dms_open(ada, dms_open=dms_open)
+    with env.running_bot():
+        if dms_open:
+            env.wait_for_message(api.dm(ada), "notes: connected", ada)
+        wait_until(lambda: env.service.blocking.login(login.id).message_ids == ())
+        assert "Connect notes" in api.current(prompt).text
+        # No form opens for a login that is over.
+        api.press(ada, prompt, PASTE_BUTTON)
+        env.wait_for_text(prompt, "notes: connected")
+        env.wait_for_message(env.channel, ENGLISH.login_over, ada)
+        assert login.authorization_url not in str(api.current(prompt))
