@@ -879,6 +879,11 @@ REQUIREMENTS = (
         "this package",
     ),
     Requirement(
+        "chat-still-connected",
+        "A login that fails does not say that a server is not connected while its earlier session works.",
+        "this package",
+    ),
+    Requirement(
         "chat-countdown", "The countdown edits a prompt a few times, not every second.", "this package"
     ),
     Requirement(

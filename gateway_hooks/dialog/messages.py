@@ -96,6 +96,7 @@ class Messages:
     tools_not_loaded: str = "Your agent has not loaded its tools yet: send {command}."
     delete_failed: str = "I could not delete your message with the address: please delete it yourself."
     failed_title: str = f"{{server}}: {phrases.NOT_CONNECTED}"
+    still_connected_title: str = "{server}: still connected"
     login_expired: str = "This login was not finished in time. Nothing was changed."
     login_cancelled: str = "Cancelled. Nothing was changed."
     try_again_button: str = "Try again"

@@ -222,9 +222,11 @@ class Renderer:
         *,
         agent_continues: bool | None = None,
     ) -> Card:
-        """Return the card of a finished login. `server_tag` names its server in buttons.
+        """Return the card of a login that is over. `server_tag` names its server in buttons.
 
-        `agent_continues`: whether the agent's call that needed the login still waits; None without a call.
+        `connection` is the server's usable connection: that of this login or, if the login has failed, that
+        of another one. `agent_continues`: whether the agent's call that needed the login still waits; None
+        without a call.
         """
         messages = self.messages
         if login.status == "done" and connection is not None:
@@ -233,7 +235,7 @@ class Renderer:
                 return card
             intro = messages.agent_continues if agent_continues else messages.ask_agent_again
             return replace(card, intro=intro)
-        title = messages.failed_title.format(server=display_name(login.key.server_name))
+        title = self.failure_title(login.key.server_name, is_connected=connection is not None)
         if login.status in {"expired", "cancelled"}:
             paragraphs: tuple[str, ...] = (
                 messages.login_expired if login.status == "expired" else messages.login_cancelled,
@@ -250,7 +252,14 @@ class Renderer:
             if login.status in {"expired", "cancelled"}
             else self._server_message_rows(login.server_message)
         )
-        return self._with_typed_commands(Card(title, rows, paragraphs, buttons=((try_again,),), tone="bad"))
+        card = Card(title, rows, paragraphs, buttons=((try_again,),))
+        return self._with_typed_commands(card if connection is not None else replace(card, tone="bad"))
+
+    def failure_title(self, server_name: str, *, is_connected: bool) -> str:
+        """Return the title of a login that failed. An earlier session of the server may still be usable."""
+        messages = self.messages
+        title = messages.still_connected_title if is_connected else messages.failed_title
+        return title.format(server=display_name(server_name))
 
     def connected_card(self, connection: Connection, now: float, server_tag: str = "") -> Card:
         """Return a card with the account, scope and lifetime of a connection, and a disconnect button."""

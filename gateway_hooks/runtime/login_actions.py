@@ -25,10 +25,9 @@ from gateway_hooks.dialog.platform import (
 from gateway_hooks.dialog.rendering import MAX_QR_BYTES, display_name
 from gateway_hooks.runtime.context import Context
 from gateway_hooks.runtime.login_start import LoginStarter
-from gateway_hooks.runtime.message_sync import shows_prompt
+from gateway_hooks.runtime.message_sync import shows_prompt, usable_connection
 from hermes_mcp_auth_remote.errors import LoginError, McpAuthError, PasteRefused
 from hermes_mcp_auth_remote.login import Login
-from hermes_mcp_auth_remote.status import session_status
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Secret, Server
 
@@ -292,9 +291,9 @@ class LoginActions:
                 is_own = login.status == "done" and matches_sender(login, chat.origin, is_private=True)
                 if not is_own or not contains_redirect(event.text, collect_redirect_locations([login])):
                     continue
-                server = Server(login.key.server_name, login.server_url)
-                connection = await self._context.service.connection(server, login.key.owner)
-                if connection and not session_status(connection, self._context.clock()).is_over:
+                server, owner = Server(login.key.server_name, login.server_url), login.key.owner
+                now = self._context.clock()
+                if await usable_connection(self._context.service, server, owner, now) is not None:
                     return login.key.server_name
         return None
 

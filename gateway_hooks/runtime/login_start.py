@@ -11,10 +11,9 @@ from gateway_hooks.dialog.cards import Button, Card, encode_action
 from gateway_hooks.dialog.intents import Connect
 from gateway_hooks.dialog.platform import CannotWrite, Chat, ChatError, IncomingEvent
 from gateway_hooks.dialog.policy import MAX_STARTS_PER_HOUR, MAX_WAITING_PER_USER, refusal
-from gateway_hooks.dialog.rendering import display_name
 from gateway_hooks.dialog.servers import tag_of
 from gateway_hooks.runtime.context import Context
-from gateway_hooks.runtime.message_sync import PromptContext
+from gateway_hooks.runtime.message_sync import PromptContext, usable_connection
 from gateway_hooks.runtime.server_choice import ServerChoice
 from gateway_hooks.runtime.user_servers import (
     has_lost_name,
@@ -118,7 +117,9 @@ class LoginStarter:
                 if server.is_public_only
                 else ((Button(messages.try_again_button, encode_action("connect", tag_of(server.name))),),)
             )
-            title = messages.failed_title.format(server=display_name(server.name))
+            now = self._context.clock()
+            connection = await usable_connection(self._context.service, server, owner, now)
+            title = self._context.renderer.failure_title(server.name, is_connected=connection is not None)
             await self._context.reply(chat, event, self._context.renderer.error_card(title, error, try_again))
             return True
         for waiting_login in replaced_logins:

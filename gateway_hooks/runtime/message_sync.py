@@ -32,9 +32,10 @@ from gateway_hooks.runtime.prompt_cache import PromptCache
 from hermes_mcp_auth_remote.errors import McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login, PromptReason
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.status import session_status
 from hermes_mcp_auth_remote.store.protocol import UNKNOWN, Unknown, Version
 from hermes_mcp_auth_remote.threads import run_file_work
-from hermes_mcp_auth_remote.values import Clock, Server
+from hermes_mcp_auth_remote.values import Clock, Owner, Server
 
 SYNC_INTERVAL_SECONDS = 0.3
 # If an update of a message fails, the delay before the retry.
@@ -75,6 +76,17 @@ def _stored_context(reason: PromptReason) -> PromptContext:
 def shows_prompt(login: Login) -> bool:
     """Return True if a message of the chat still shows the prompt of a login."""
     return bool(login.message_ids) and login.message_ids[0] != OUTCOME_SHOWN
+
+
+async def usable_connection(
+    service: AuthService, server: Server, owner: Owner, now: float
+) -> Connection | None:
+    """Return a server's connection; None if there is none, if its session is over or if it is unreadable."""
+    with contextlib.suppress(McpAuthError):
+        connection = await service.connection(server, owner)
+        if connection is not None and not session_status(connection, now).is_over:
+            return connection
+    return None
 
 
 class PromptMessages:
@@ -317,7 +329,7 @@ class PromptMessages:
             return
         await self._before_message()
         chat, connection = self._chat_for(login), await self._connection(login)
-        card = self._outcome_card(login, connection)
+        card = await self.outcome_card(login)
         # Do not retry if the bot may not write to the user.
         with contextlib.suppress(CannotWrite):
             if connection is not None and await self._try_notify(login, chat, card):
@@ -336,9 +348,11 @@ class PromptMessages:
 
     async def outcome_card(self, login: Login) -> Card:
         """Return the card of a login that is over; raises StoreError."""
-        return self._outcome_card(login, await self._connection(login))
-
-    def _outcome_card(self, login: Login, connection: Connection | None) -> Card:
+        if login.status == "done":
+            connection = await self._connection(login)
+        else:
+            server = Server(login.key.server_name, login.server_url)
+            connection = await usable_connection(self._service, server, login.key.owner, self._clock())
         call = self._context_of(login).agent_continues
         return self._renderer.outcome_card(
             login,

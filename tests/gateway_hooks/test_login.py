@@ -9,6 +9,7 @@ import pytest
 
 from gateway_hooks.dialog.platform import Capabilities
 from hermes_mcp_auth_remote.login import MAX_PASTE_ATTEMPTS
+from hermes_mcp_auth_remote.service.complete_login import CLAIM_SECONDS
 from tests.consent_form import approve, deny
 from tests.demo.manual_client import ManualClock
 from tests.gateway_hooks.conftest import StartBot
@@ -161,6 +162,40 @@ def test_answer_from_another_user_is_refused_and_login_waits(ada: ChatUser, bot:
     assert answer not in bob.visible_text()
     assert ada.paste(answer)
     assert ada.visible_titles() == ["notes: connected"]
+
+
+@covers("chat-still-connected")
+@pytest.mark.parametrize("ending", ["cancelled", "expired", "failed", "not started", "abandoned exchange"])
+def test_a_login_that_fails_does_not_say_that_a_connected_server_is_not_connected(
+    ada: ChatUser, bot: ChatBot, demo: Demo, clock: ManualClock, ending: str
+) -> None:
+    ada.send_text("/connect notes")
+    ada.paste(approve(bot.login.authorization_url))
+    if ending == "not started":
+        demo.authorization_server.fail_next("authorization_server_metadata", status=503, times=None)
+    ada.send_text("/connect notes")
+    if ending == "cancelled":
+        ada.press("Cancel")
+    elif ending == "expired":
+        clock.now += 601
+    elif ending == "failed":
+        login = bot.login
+        denied = f"{login.request.redirect_uri}?error=access_denied&state={login.request.state.reveal()}"
+        ada.paste(f"{denied}&iss={login.request.issuer}")
+    elif ending == "abandoned exchange":
+        # The process that claimed the login was killed.
+        bot.service._logins._completion.claim(bot.login)
+        clock.now += CLAIM_SECONDS
+    bot.settle()
+    assert ada.visible_titles() == ["notes: connected", "notes: still connected"]
+    assert bot.run(bot.dispatcher.session("notes", "ada").header()).startswith("Bearer ")
+    # Without a usable session, the server is not connected.
+    ada.press("Disconnect")
+    ada.press("Yes, disconnect")
+    demo.authorization_server.clear_faults()
+    ada.send_text("/connect notes")
+    ada.press("Cancel")
+    assert ada.last_card.title == "notes: not connected"
 
 
 @covers("sender-binding")
