@@ -55,6 +55,7 @@ class LoginActions:
             await chat.send(self._context.renderer.admins_only_card())
             return
         is_deleted = await self._delete_answer(login, event, chat)
+        self._context.prompt_messages.count_from_now(login)
         if not login.message_ids:
             with contextlib.suppress(ChatError, McpAuthError):
                 await self._context.prompt_messages.show_answered(login, chat)

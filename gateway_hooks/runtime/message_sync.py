@@ -179,6 +179,12 @@ class PromptMessages:
             chat_id = chat.origin.chat_id
             self._written_counts[chat_id] = self._written_counts.get(chat_id, 0) + 1
 
+    def count_from_now(self, login: Login) -> None:
+        """Count the messages that the user writes after this prompt, if an earlier process showed it."""
+        if login.id not in self._counts_at_prompt:
+            chat_id = self._chat_for(login).origin.chat_id
+            self._counts_at_prompt[login.id] = self._written_counts.get(chat_id, 0)
+
     async def show(
         self, login: Login, chat: Chat, message_id: str = "", context: PromptContext | None = None
     ) -> None:
@@ -278,6 +284,8 @@ class PromptMessages:
         return max(next_countdown_at(login, now), self._retry_at.get(login.id, 0.0))
 
     def _schedule_updates(self, login: Login) -> None:
+        if login.status == "waiting" and login.message_ids:
+            self.count_from_now(login)
         needs_polling = login.status == "waiting" and login.poll_state is not None and login.message_ids
         if needs_polling and login.id not in self._poll_tasks:
             self._poll_tasks[login.id] = asyncio.create_task(self._wait_for_device(login))
@@ -363,11 +371,16 @@ class PromptMessages:
         )
 
     async def _try_notify(self, login: Login, chat: Chat, card: Card) -> bool:
-        """If the user could miss an edit, send the card as a new message; return False if it was not sent."""
+        """If the user could miss an edit, send the card as a new message; return False if it was not sent.
+
+        Raises PlatformUnreachable: a later try may send it.
+        """
         if not self._should_notify(login, chat):
             return False
         try:
             await chat.send(card)
+        except PlatformUnreachable:
+            raise
         except ChatError:
             # The prompt may still be editable.
             return False
@@ -375,10 +388,11 @@ class PromptMessages:
 
     def _should_notify(self, login: Login, chat: Chat) -> bool:
         """Return True if the user could miss an edit: the prompt is out of view or unexpected."""
-        if not self._context_of(login).is_started_here:
+        if not self._context_of(login).is_started_here or login.id not in self._counts_at_prompt:
+            # An earlier process showed the prompt and got the answer.
             return True
         written_count = self._written_counts.get(chat.origin.chat_id, 0)
-        return written_count > self._counts_at_prompt.get(login.id, written_count)
+        return written_count > self._counts_at_prompt[login.id]
 
     def _context_of(self, login: Login) -> PromptContext:
         return self._contexts.get(login.id) or _stored_context(login.prompt_reason)

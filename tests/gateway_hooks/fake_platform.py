@@ -72,7 +72,8 @@ class Room:
     cannot_delete: bool = False
     # This many of the next edits fail.
     failing_edits: int = 0
-    # The platform is out of reach for this many of the next deletions.
+    # The platform is out of reach for this many of the next messages and deletions.
+    failing_sends: int = 0
     failing_deletions: int = 0
     # Each send and each edit waits for this event.
     write_gate: asyncio.Event | None = None
@@ -111,6 +112,9 @@ class RoomChat:
 
     async def send(self, card: Card) -> str:
         await self._check_write("send", card)
+        if self.room.failing_sends:
+            self.room.failing_sends -= 1
+            raise PlatformUnreachable("The platform is out of reach.")
         return self.room.add_message("bot", card=card)
 
     async def send_picture(self, png: bytes, card: Card) -> str:

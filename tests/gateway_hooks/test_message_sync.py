@@ -227,6 +227,53 @@ def test_a_paste_is_deleted_although_the_bot_was_killed_before(start_bot: StartB
     assert "code=" not in str(ada.room)
 
 
+@covers("chat-survives", "card-notifies")
+def test_an_outcome_that_could_not_be_sent_is_sent_later_and_not_hidden_in_an_edit(
+    ada: ChatUser, bot: ChatBot, clock: ManualClock
+) -> None:
+    ada.send_text("/connect notes")
+    ada.send_text("/connections")
+    ada.room.failing_sends = 1
+    ada.paste(approve(bot.login.authorization_url))
+    assert ada.visible_titles() == ["Connect notes", "Connections"]
+    clock.now += RETRY_SECONDS
+    bot.settle()
+    assert ada.visible_titles() == ["Connections", "notes: connected"]
+
+
+@covers("chat-survives", "card-notifies")
+def test_a_login_that_ended_while_the_bot_was_down_gets_a_new_message(
+    start_bot: StartBot, other_service: AuthService
+) -> None:
+    bot = start_bot()
+    ada = bot.user("ada")
+    ada.send_text("/connect notes")
+    ada.send_text("/connections")
+    answer = approve(bot.login.authorization_url)
+    bot.run(other_service.complete_login(bot.login.id, answer, Origin("terminal")))
+    start_bot(platform=bot.platform).settle()
+    assert ada.visible_titles() == ["Connections", "notes: connected"]
+
+
+@covers("chat-survives", "card-notifies")
+@pytest.mark.parametrize("has_written", [False, True])
+def test_a_restarted_bot_counts_what_the_user_writes_from_then_on(
+    start_bot: StartBot, *, has_written: bool
+) -> None:
+    bot = start_bot()
+    bot.user("ada").send_text("/connect notes")
+    answer = approve(bot.login.authorization_url)
+    bot = start_bot(platform=bot.platform)
+    bot.settle()
+    ada = bot.user("ada")
+    if has_written:
+        ada.send_text("/connections")
+    ada.paste(answer)
+    expected_titles = ["Connections", "notes: connected"] if has_written else ["notes: connected"]
+    assert ada.visible_titles() == expected_titles
+    assert ("edit" in ada.room.calls[-3:]) != has_written
+
+
 @covers("chat-survives")
 @pytest.mark.parametrize("is_refused_once", [False, True])
 def test_the_outcome_is_shown_although_the_bot_was_killed_before_it_knew_the_prompt(
