@@ -25,7 +25,10 @@ pytestmark = pytest.mark.slow
 
 
 def scan_qr_code(env: DiscordEnvironment, message: Message) -> str:
-    [barcode] = zxingcpp.read_barcodes(Image.open(io.BytesIO(env.api.attachment_content(message))))
+    picture = Image.open(io.BytesIO(env.api.attachment_content(message)))
+    # In the dots of a QR code, the reader may see a bar code of another kind.
+    barcodes = zxingcpp.read_barcodes(picture)
+    [barcode] = [barcode for barcode in barcodes if barcode.format == zxingcpp.BarcodeFormat.QRCode]
     return str(barcode.text)
 
 
