@@ -133,10 +133,14 @@ def _connection_statuses(
     sessions = service.blocking.sessions(configuration, ANY if options.owner is None else options.owner)
     statuses = {session.key: reader.status(session, server) for session, server in sessions}
     # The configured servers come first, then the other stored ones, then those with only a waiting login.
-    keys = [CredentialKey(name, options.owner) for name in configured_names]
-    keys += [*statuses, *(key for key in reader.waiting_logins if options.owner in {None, key.owner})]
-    for key in dict.fromkeys(keys):
-        yield statuses.get(key) or reader.read(key)
+    configured_keys = [CredentialKey(name, options.owner) for name in configured_names]
+    for key in configured_keys:
+        yield statuses.pop(key) if key in statuses else reader.read(key)
+    yield from statuses.values()
+    other_keys = reader.waiting_logins.keys() - statuses.keys() - set(configured_keys)
+    for key in reader.waiting_logins:
+        if key in other_keys and options.owner in {None, key.owner}:
+            yield reader.read(key)
 
 
 class _StatusReader:

@@ -190,7 +190,8 @@ def read_json_or_form(response: Response, label: str) -> Document:
 def string_member(document: Document, name: str) -> str | None:
     """Return a non-empty string member of at most 65 536 characters, else None."""
     value = document.get(name)
-    return value if _is_valid_string(value) else None
+    # None is by far the most common value that is not valid.
+    return value if value is not None and _is_valid_string(value) else None
 
 
 def string_list(document: Document, name: str, limit: int = MAX_LIST_MEMBERS) -> tuple[str, ...] | None:

@@ -305,11 +305,11 @@ def wrap_text(text: str, columns: int, indent: int = 0) -> str:
     A word that is longer than a line, such as an address, stays on its line: the terminal breaks it. A
     command between backticks counts as one word, because a copy of it must run.
     """
+    if not columns:
+        return " " * indent + text
     words = text.split(" ")
     if "" in words or "`" in text:
         words = _WORD.findall(text)
-    if not columns:
-        return " " * indent + " ".join(words)
     width = min(max(columns, MIN_COLUMNS), MAX_COLUMNS) - indent
     lines = [""]
     for word in words:

@@ -190,7 +190,8 @@ class SessionListing:
             is_same = FileVersion.of(os.lstat(path)) == version
         except (StoreError, OSError):
             return SessionFiles(folder, stem, owner, present_names)
-        if not is_same or os.path.lexists(f"{folder}{os.sep}.{stem}{COMMIT_RECORD}"):
+        # Most sessions have no record, and `lexists` would make an exception for each of them.
+        if not is_same or os.access(f"{folder}{os.sep}.{stem}{COMMIT_RECORD}", os.F_OK):
             return SessionFiles(folder, stem, owner, present_names)
         return SessionFiles(folder, stem, owner, present_names, version, result[0], contents)
 
