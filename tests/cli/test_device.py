@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.cli.commands import COMMAND, Cli
-from tests.cli.test_screens import TRANSCRIPTS, replace_variable_parts
+from tests.cli.test_screens import replace_variable_parts
 from tests.consent_form import approve, approve_device, deny_device
 from tests.parts.authorization_server import Demo
 from tests.parts.browser_user import approve_device as approve_at_provider
@@ -18,6 +17,7 @@ from tests.parts.oidc_provider import run_oidc_provider
 from tests.parts.protected_resource import serve_protected_resource
 from tests.parts.terminal import Terminal, open_terminal
 from tests.requirements import covers
+from tests.transcript_files import compare_transcript
 
 pytestmark = pytest.mark.slow
 
@@ -28,15 +28,11 @@ def device_demo(demo: Demo) -> Demo:
     return demo
 
 
-def compare_transcript(name: str, text: str, cli: Cli) -> None:
+def compare_device_screen(name: str, text: str, cli: Cli) -> None:
     """Compare a screen with its transcript, with a placeholder for the user code."""
     cli.check_output(text)
     text = re.sub(r"\b[B-Z]{4}-[B-Z]{4}\b", "<user code>", replace_variable_parts(text, cli))
-    text = re.sub(r"valid for \d+:\d\d", "valid for <m:ss>", text)
-    file = TRANSCRIPTS / f"{name}.txt"
-    if os.environ.get("NEW_TRANSCRIPTS"):
-        file.write_text(text, "utf-8")
-    assert text == file.read_text("utf-8")
+    compare_transcript(name, re.sub(r"valid for \d+:\d\d", "valid for <m:ss>", text))
 
 
 def test_json_output_has_a_device_event_and_then_the_connection(cli: Cli, device_demo: Demo) -> None:
@@ -154,7 +150,7 @@ def test_the_countdown_stays_in_place_while_the_user_types(cli: Cli, device_demo
         code = wait_for_user_code(screen)
         approve_device(f"{device_demo.issuer}/device", code)
         assert screen.wait_for_exit() == 0
-        compare_transcript("login-device", screen.full_text(), cli)
+        compare_device_screen("login-device", screen.full_text(), cli)
 
 
 @covers("device-switch")
@@ -176,7 +172,7 @@ def test_an_expired_code_on_a_terminal_can_be_replaced_or_switched_to_paste(
         screen.paste(approve(url))
         screen.press("Enter")
         assert screen.wait_for_exit() == 0
-        compare_transcript("login-device-expired", screen.full_text(), cli)
+        compare_device_screen("login-device-expired", screen.full_text(), cli)
 
 
 @covers("device-off")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cli.commands import COMMAND, Cli, CommandResult, log_in
-from tests.cli.test_screens import compare_transcript
+from tests.cli.test_screens import compare_screen
 from tests.leak_check import watch_secrets
 from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.parts.authorization_server.faults import RecordedRequest
@@ -91,7 +91,7 @@ def read_report(cli: Cli, demo: Demo, *arguments: str) -> dict[str, Any]:
 
 
 def compare_doctor_transcript(name: str, ended: CommandResult, cli: Cli) -> None:
-    compare_transcript(f"doctor-{name}", re.sub(r"\(\d+ ms\)", "(<n> ms)", ended.out), cli)
+    compare_screen(f"doctor-{name}", re.sub(r"\(\d+ ms\)", "(<n> ms)", ended.out), cli)
 
 
 @covers("doctor")
@@ -401,4 +401,4 @@ def test_control_characters_of_a_server_are_not_printed(cli: Cli, demo: Demo) ->
 def test_the_help_of_doctor(cli: Cli) -> None:
     result = cli.run("doctor", "--help")
     assert (result.exit_code, max(map(len, result.out.splitlines())) <= 80) == (0, True)
-    compare_transcript("help-doctor", result.out, cli)
+    compare_screen("help-doctor", result.out, cli)

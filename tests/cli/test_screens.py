@@ -22,10 +22,9 @@ from tests.consent_form import approve, deny
 from tests.parts.authorization_server import Demo
 from tests.parts.terminal import Terminal, open_terminal
 from tests.requirements import covers
+from tests.transcript_files import TRANSCRIPTS, replace_times
 
 pytestmark = pytest.mark.slow
-
-TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
 
 
 def replace_variable_parts(text: str, cli: Cli) -> str:
@@ -39,7 +38,7 @@ def replace_variable_parts(text: str, cli: Cli) -> str:
     text = re.sub(r"(Waiting.*: open for )\d+:\d\d", r"\1<m:ss>", text)
     text = re.sub(r"\S+ -m hermes_mcp_auth_remote.cli", "hermes-mcp-auth", text)
     text = re.sub(r"--finish \S{22}\b", "--finish <id>", text)
-    text = re.sub(r"\b(?:\d{4}-\d\d-\d\d )?\d\d:\d\d\b", "<time>", text)
+    text = replace_times(text)
     text = re.sub(r"\[\d+ characters\]", "[<...> characters]", text)
     return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n") + "\n"
 
@@ -50,7 +49,7 @@ def unwrap_usage(text: str) -> str:
     return pattern.sub(lambda usage: " ".join(usage[0].split()), text)
 
 
-def compare_transcript(name: str, text: str, cli: Cli) -> None:
+def compare_screen(name: str, text: str, cli: Cli) -> None:
     """Compare a screen with its transcript."""
     cli.check_output(text)
     file = TRANSCRIPTS / f"{name}.txt"
@@ -86,7 +85,7 @@ def test_a_login_screen_with_a_qr_code_and_a_wrong_paste(cli: Cli, demo: Demo) -
         screen.paste(approve(url))
         screen.press("Enter")
         assert screen.wait_for_exit() == 0
-        compare_transcript("login-80-columns", screen.full_text(), cli)
+        compare_screen("login-80-columns", screen.full_text(), cli)
 
 
 @covers("expected-page")
@@ -98,7 +97,7 @@ def test_a_denied_login_on_a_wide_terminal(cli: Cli, demo: Demo) -> None:
         screen.paste(deny(wait_for_login_url(screen)))
         screen.press("Enter")
         assert screen.wait_for_exit() == 5
-        compare_transcript("login-120-columns-denied", screen.full_text(), cli)
+        compare_screen("login-120-columns-denied", screen.full_text(), cli)
 
 
 @pytest.mark.tmux
@@ -110,7 +109,7 @@ def test_a_cancelled_login_on_a_narrow_terminal(cli: Cli, demo: Demo) -> None:
         text = screen.full_text()
     # The command never wraps a URL, so that the user can copy it. All other lines fit.
     assert [line for line in text.splitlines() if len(line) > 40 and "://" not in line] == []
-    compare_transcript("login-40-columns-given-up", text, cli)
+    compare_screen("login-40-columns-given-up", text, cli)
 
 
 @covers("qr-fits", "facts-visible")
@@ -177,16 +176,16 @@ def test_an_interrupted_login(cli: Cli, demo: Demo) -> None:
         wait_for_login_url(screen)
         screen.press("C-c")
         assert screen.wait_for_exit() == 130
-        compare_transcript("login-interrupted", screen.full_text(), cli)
+        compare_screen("login-interrupted", screen.full_text(), cli)
 
 
 def test_a_login_without_waiting_and_an_expired_login(cli: Cli, demo: Demo) -> None:
     started = cli.run("login", "demo", "--no-wait")
-    compare_transcript("login-no-wait", started.err + started.out, cli)
+    compare_screen("login-no-wait", started.err + started.out, cli)
     cli.configure(demo.mcp_url, timeout=1)
     expired = cli.run("login", "demo")
     assert expired.exit_code == 5
-    compare_transcript("login-expired", expired.err + expired.out, cli)
+    compare_screen("login-expired", expired.err + expired.out, cli)
 
 
 @pytest.mark.tmux
@@ -197,7 +196,7 @@ def test_the_demo_on_a_terminal(cli: Cli) -> None:
         screen.press("Enter")
         assert screen.wait_for_exit() == 0
         text = screen.full_text()
-    compare_transcript("demo", text, cli)
+    compare_screen("demo", text, cli)
     assert not cli.credential_files()
 
 
@@ -269,7 +268,7 @@ def test_the_demo_without_a_terminal_needs_no_input(cli: Cli) -> None:
     assert result.events[-1]["text"] == "ada@example.com"
     text = cli.run("demo")
     assert text.exit_code == 0
-    compare_transcript("demo-by-itself", text.out, cli)
+    compare_screen("demo-by-itself", text.out, cli)
 
 
 def test_the_status_of_connections_in_every_state(cli: Cli, demo: Demo) -> None:
@@ -295,7 +294,7 @@ def test_the_status_of_connections_in_every_state(cli: Cli, demo: Demo) -> None:
     cli.write_config(json.dumps({"mcp_servers": entries}))
     result = cli.run("status")
     assert result.exit_code in {3, 8}
-    compare_transcript("status", result.out, cli)
+    compare_screen("status", result.out, cli)
 
 
 def test_logout_with_and_without_a_revocation(cli: Cli, demo: Demo) -> None:
@@ -304,7 +303,7 @@ def test_logout_with_and_without_a_revocation(cli: Cli, demo: Demo) -> None:
     output += cli.run("logout", "demo").out
     log_in(cli, demo)
     demo.authorization_server.fail_next("revocation", status=503, times=None)
-    compare_transcript("logout", output + cli.run("logout", "demo").out, cli)
+    compare_screen("logout", output + cli.run("logout", "demo").out, cli)
 
 
 @covers("exit-codes")
@@ -325,7 +324,7 @@ def test_an_error_for_each_exit_code(cli: Cli, demo: Demo) -> None:
     record_error(7, "login", "http://127.0.0.1:9/mcp")
     (cli.home / "mcp-tokens" / "demo.json").write_text("[]")
     record_error(8, "token", "demo")
-    compare_transcript("errors", "\n".join(transcript), cli)
+    compare_screen("errors", "\n".join(transcript), cli)
 
 
 @covers("help-fits")
@@ -347,4 +346,4 @@ def test_the_help_of_every_verb(cli: Cli, verb: str) -> None:
     result = cli.run(*verb.split(), "--help", env={"FORCE_COLOR": "1"})
     assert result.exit_code == 0
     assert all(len(line) <= 80 for line in result.out.splitlines())
-    compare_transcript(f"help-{verb}" if verb else "help", result.out, cli)
+    compare_screen(f"help-{verb}" if verb else "help", result.out, cli)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.cli.commands import COMMAND, Cli, log_in
-from tests.cli.test_screens import compare_transcript
+from tests.cli.test_screens import compare_screen
 from tests.consent_form import approve
 from tests.parts.authorization_server import Demo
 from tests.parts.terminal import open_terminal
@@ -46,7 +46,7 @@ def test_the_user_chooses_a_server_by_its_number(cli: Cli, demo: Demo, columns: 
         screen.send("9")
         screen.press("Enter")
         text = screen.wait_for(f"or a name.\n{QUESTION}")
-        compare_transcript(f"login-choice-{columns}-columns", text, cli)
+        compare_screen(f"login-choice-{columns}-columns", text, cli)
         screen.send("ohter")
         screen.press("Enter")
         screen.wait_for(f"Did you mean other?\n{QUESTION}")
@@ -112,7 +112,7 @@ def test_without_a_terminal_the_servers_are_listed_with_the_usage(cli: Cli, demo
     write_servers(cli, demo)
     result = cli.run("login")
     assert (result.exit_code, result.out) == (2, "")
-    compare_transcript("login-choice-no-terminal", result.err, cli)
+    compare_screen("login-choice-no-terminal", result.err, cli)
 
 
 @covers("server-choice")

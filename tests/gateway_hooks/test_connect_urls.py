@@ -43,12 +43,12 @@ from tests.gateway_hooks.fake_platform import (
 )
 from tests.gateway_hooks.login_factories import make_login, with_device_code
 from tests.gateway_hooks.public_demo import LOGIN_ORIGIN, MCP_ORIGIN, PublicDemo
-from tests.gateway_hooks.test_login import compare_transcript
 from tests.gateway_hooks.test_prompt_cards import MAX_LINES, count_phone_lines
 from tests.oauth.builders import NOW
 from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 from tests.service.test_server_lookup import store_login
+from tests.transcript_files import compare_transcript
 
 pytestmark = pytest.mark.slow
 

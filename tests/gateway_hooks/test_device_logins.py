@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +20,9 @@ from hermes_mcp_auth_remote.values import Server, ServerOptions
 from tests import leak_check
 from tests.consent_form import approve, approve_device, deny_device
 from tests.gateway_hooks.fake_platform import ChatBot, ChatUser, demo_servers, without_secrets
-from tests.gateway_hooks.test_login import compare_transcript
 from tests.parts.authorization_server import Behaviour, Demo, serve_demo
 from tests.requirements import covers
+from tests.transcript_files import compare_transcript, replace_times
 
 pytestmark = pytest.mark.slow
 
@@ -86,9 +85,7 @@ def test_approved_device_code_finishes_login(ada: ChatUser, bot: ChatBot) -> Non
     approve_device(page)
     bot.run_until(lambda: ada.visible_titles() == ["notes: connected"])
     outcome_text = without_secrets(ada.visible_text(), login)
-    compare_transcript(
-        "chat_device", re.sub(r"\b\d\d:\d\d\b", "<time>", f"{prompt_text}\n\n--------\n\n{outcome_text}")
-    )
+    compare_transcript("chat_device", replace_times(f"{prompt_text}\n\n--------\n\n{outcome_text}"))
     assert page not in outcome_text
 
 

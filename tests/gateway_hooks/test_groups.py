@@ -12,9 +12,9 @@ from tests.consent_form import approve
 from tests.demo.manual_client import ManualClock
 from tests.gateway_hooks.conftest import StartBot
 from tests.gateway_hooks.fake_platform import ChatBot, ChatUser, without_secrets
-from tests.gateway_hooks.test_login import compare_transcript
 from tests.parts.authorization_server import Demo
 from tests.requirements import covers
+from tests.transcript_files import compare_transcript
 
 pytestmark = pytest.mark.slow
 

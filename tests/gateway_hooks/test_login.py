@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 
 from gateway_hooks.dialog.platform import Capabilities
@@ -16,18 +13,9 @@ from tests.gateway_hooks.conftest import StartBot
 from tests.gateway_hooks.fake_platform import ChatBot, ChatUser, FakePlatform, without_secrets
 from tests.parts.authorization_server import Demo
 from tests.requirements import covers
+from tests.transcript_files import compare_transcript
 
 pytestmark = pytest.mark.slow
-
-TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
-
-
-def compare_transcript(name: str, text: str) -> None:
-    """Compare a chat with its stored transcript. `NEW_TRANSCRIPTS=1` rewrites the file."""
-    file = TRANSCRIPTS / f"{name}.txt"
-    if os.environ.get("NEW_TRANSCRIPTS"):
-        file.write_text(f"{text}\n", "utf-8")
-    assert f"{text}\n" == file.read_text("utf-8")
 
 
 @covers("chat-prompt", "chat-answer-deleted")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -24,10 +22,9 @@ from tests.hermes.scenario import (
 from tests.parts.authorization_server import Behaviour
 from tests.parts.fake_model import ToolCall
 from tests.requirements import covers
+from tests.transcript_files import compare_transcript, replace_times
 
 pytestmark = [pytest.mark.hermes, pytest.mark.xdist_group("hermes-plugin")]
-
-EXPECTED_TRANSCRIPT = Path(__file__).parents[1] / "transcripts" / "hermes_telegram.txt"
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
@@ -251,10 +248,7 @@ def test_agent_login_matches_the_transcript_in_the_docs(hermes: SharedTelegramGa
         scenario.wait_for_message("notes: connected")
         scenario.wait_for_message("You are Ada there.")
         parts.append(normalized_transcript(scenario))
-    text = "\n--------\n\n".join(f"{part.rstrip()}\n" for part in parts)
-    if os.environ.get("NEW_TRANSCRIPTS"):
-        EXPECTED_TRANSCRIPT.write_text(text, "utf-8")
-    assert text == EXPECTED_TRANSCRIPT.read_text("utf-8")
+    compare_transcript("hermes_telegram", "\n--------\n\n".join(f"{part.rstrip()}\n" for part in parts))
 
 
 def normalized_transcript(scenario: Scenario) -> str:
@@ -263,4 +257,4 @@ def normalized_transcript(scenario: Scenario) -> str:
     text = re.sub(r"Anna:\n  /start\n\n", "", text)
     text = re.sub(r"Hermes:\n  📬 No home channel.*?(?=\n\n(?:Anna|Hermes):)\n\n", "", text, flags=re.DOTALL)
     text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:<port>", text)
-    return re.sub(r"\b\d\d:\d\d\b", "<time>", text)
+    return replace_times(text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -185,17 +184,6 @@ class DiscordEnvironment:
         for text in texts:
             for message in self.api.messages_containing(text):
                 assert message.ephemeral or self.api.dm(self.ada).id == message.channel_id, message
-
-
-TRANSCRIPTS = Path(__file__).parents[2] / "transcripts"
-
-
-def compare_transcript(name: str, text: str) -> None:
-    """Compare a channel with its stored transcript. `NEW_TRANSCRIPTS=1` rewrites the file."""
-    file = TRANSCRIPTS / f"{name}.txt"
-    if os.environ.get("NEW_TRANSCRIPTS"):
-        file.write_text(text, "utf-8")
-    assert text == file.read_text("utf-8")
 
 
 @contextmanager

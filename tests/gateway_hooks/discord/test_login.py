@@ -16,10 +16,10 @@ from tests.gateway_hooks.discord.environment import (
     PASTE_BUTTON,
     QR_BUTTON,
     DiscordEnvironment,
-    compare_transcript,
 )
 from tests.parts.discord_api import Message
 from tests.requirements import covers
+from tests.transcript_files import compare_transcript
 
 pytestmark = pytest.mark.slow
 

@@ -21,11 +21,11 @@ from tests.gateway_hooks.discord.environment import (
     QR_BUTTON,
     DiscordEnvironment,
     RunningBot,
-    compare_transcript,
 )
 from tests.parts.discord_api import NotOffered
 from tests.requirements import covers
 from tests.service.helpers import wait_until
+from tests.transcript_files import compare_transcript
 
 pytestmark = pytest.mark.slow
 

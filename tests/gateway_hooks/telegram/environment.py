@@ -29,6 +29,7 @@ from tests.consent_form import approve
 from tests.demo.manual_client import ManualClock
 from tests.parts.authorization_server import Demo
 from tests.parts.bot_api import BotApi, Chat, Message, User
+from tests.transcript_files import replace_times
 
 App = Application[Any, Any, Any, Any, Any, Any]
 Context = CallbackContext[Any, Any, Any, Any]
@@ -178,5 +179,5 @@ def without_secrets(text: str) -> str:
     """Replace values that differ from run to run with placeholders."""
     text = re.sub(r"http://127\.0\.0\.1:\d+/callback\?\S+", "<the address where the browser ended>", text)
     text = re.sub(r"\b[BCDFGHJKLMNPQRSTVWXZ]{4}-[BCDFGHJKLMNPQRSTVWXZ]{4}\b", "<user code>", text)
-    text = re.sub(r"\b\d\d:\d\d UTC", "<time> UTC", text)
+    text = replace_times(text)
     return re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:<port>", text)

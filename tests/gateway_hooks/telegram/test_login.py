@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -30,18 +28,9 @@ from tests.gateway_hooks.telegram.environment import (
 )
 from tests.parts.bot_api import Message, User
 from tests.requirements import covers
+from tests.transcript_files import compare_transcript
 
 pytestmark = pytest.mark.slow
-
-TRANSCRIPTS = Path(__file__).parents[2] / "transcripts"
-
-
-def compare_transcript(name: str, text: str) -> None:
-    """Compare a chat with its stored transcript. `NEW_TRANSCRIPTS=1` rewrites the file."""
-    file = TRANSCRIPTS / f"{name}.txt"
-    if os.environ.get("NEW_TRANSCRIPTS"):
-        file.write_text(without_secrets(text), "utf-8")
-    assert without_secrets(text) == file.read_text("utf-8")
 
 
 def scan_qr_code(message: Message) -> str:
@@ -75,7 +64,7 @@ def test_login_with_pasted_answer(env: TelegramEnvironment, anna: User) -> None:
         env.check_no_secrets(login)
 
     asyncio.run(log_in())
-    compare_transcript("telegram_paste", "\n--------\n\n".join(transcripts))
+    compare_transcript("telegram_paste", without_secrets("\n--------\n\n".join(transcripts)))
 
 
 @covers("telegram-story")
@@ -103,7 +92,7 @@ def test_device_login_ends_without_answer(env: TelegramEnvironment, anna: User) 
         env.check_no_secrets(login)
 
     asyncio.run(log_in())
-    compare_transcript("telegram_device", "\n--------\n\n".join(transcripts))
+    compare_transcript("telegram_device", without_secrets("\n--------\n\n".join(transcripts)))
 
 
 @covers("telegram-story")
