@@ -378,6 +378,7 @@ def test_bot_stops_although_a_library_loses_the_cancellation(
         await asyncio.wait({task}, timeout=20)
         assert task.cancelled()
         assert has_lost.is_set()
+        # The endpoint notices the closed connection a moment later.
+        await wait_until(lambda: not env.api.is_polling)
 
     asyncio.run(cancel_bot())
-    assert not env.api.is_polling
