@@ -194,13 +194,13 @@ def test_the_old_tokens_and_client_stay_until_the_new_tokens_are_stored(
         scenario.start_login()
         assert read_files_of_the_session(scenario.home) == stored_files
         scenario.api.press(scenario.anna, scenario.wait_for_message(f"Connect {scenario.notes}"), "Cancel")
-        scenario.wait_for_message(f"{scenario.notes}: not connected")
+        scenario.wait_for_message(f"{scenario.notes}: still connected")
         assert read_files_of_the_session(scenario.home) == stored_files
         # The authorization server now rejects every code as expired.
         scenario.demo.authorization_server.change_behaviour(code_seconds=-1)
         scenario.api.say(scenario.anna, scenario.start_login())
         scenario.api.wait(
-            lambda: len(scenario.bot_messages(f"{scenario.notes}: not connected")) == 2, SECONDS
+            lambda: len(scenario.bot_messages(f"{scenario.notes}: still connected")) == 2, SECONDS
         )
         assert read_files_of_the_session(scenario.home) == stored_files
         assert "ada@example.com" in call_whoami(scenario)

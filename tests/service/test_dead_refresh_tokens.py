@@ -164,6 +164,8 @@ def test_a_session_with_a_cached_token_uses_it_until_it_expires(stage: SessionSt
     wait_until(lambda: session._tokens._deps.refresh_flights._running_flights == {})
     stage.clock.now += 40
     assert asyncio.run(session.header()) == old
+    # A later caller that joined this refresh would get the token that was valid when it began.
+    wait_until(lambda: session._tokens._deps.refresh_flights._running_flights == {})
     stage.clock.now += 20
     with pytest.raises(AuthorizationRequired):
         asyncio.run(session.header())

@@ -85,6 +85,7 @@ def test_no_reading_method_calls_the_store_in_the_event_loop(
         "change_notices": lambda _: service.change_notices(lambda notices: [*notices, NOTICE]),
         "save_prompt_message": lambda login: service.save_prompt_message(login.id, "7"),
         "save_messages": lambda login: service.save_messages(login.id, ("7", "8")),
+        "change_extra_messages": lambda login: service.change_extra_messages(login.id, added=("9",)),
         "discover": lambda _: service.discover(server),
         "needs_token": lambda _: service.needs_token(server),
         "save_credentials": lambda _: service.save_credentials(server, build_credentials()),
