@@ -84,7 +84,7 @@ class BrowserPrompter:
         try:
             is_opened = await asyncio.shield(opening)
         except asyncio.CancelledError:
-            self._create_task(self._cancel_if_not_opened(login, opening))
+            _start_task(self._cancel_if_not_opened(login, opening), self._tasks)
             _postpone_cancellation()
             return
         except BaseException:
@@ -105,11 +105,6 @@ class BrowserPrompter:
         if not is_opened:
             with contextlib.suppress(McpAuthError):
                 await self.service.cancel(login.id)
-
-    def _create_task(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def listen(self, login: Login) -> bool:
         """Listen at a login's redirect URI; return False if that is not possible."""
@@ -237,9 +232,7 @@ class ClientLogin:
             self._close_at_end(login, self._listener)
 
     def _close_at_end(self, login: Login, listener: Listener) -> None:
-        task = asyncio.create_task(self._wait_and_close(login, listener))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        _start_task(self._wait_and_close(login, listener), self._tasks)
 
     async def _wait_and_close(self, login: Login, listener: Listener) -> None:
         """Free the port as soon as the login is over: the next login uses the same port."""
@@ -269,6 +262,13 @@ class ClientLogin:
         if self._listener is not None:
             listener, self._listener = self._listener, None
             await listener.close()
+
+
+def _start_task(work: Coroutine[object, object, None], tasks: set[asyncio.Task[None]]) -> None:
+    """Run work in a task that `tasks` contains until it has ended: the event loop keeps no reference."""
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
 
 
 def _postpone_cancellation() -> None:
