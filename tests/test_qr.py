@@ -6,31 +6,15 @@ import io
 import re
 
 import pytest
-import zxingcpp
 from PIL import Image
 
 from hermes_mcp_auth_remote.qr import render_png, render_terminal_blocks
+from tests.qr_codes import blocks_to_image, scan_qr_codes
 
 SHORT = "https://login.example/device?user_code=WDJB-MJHT"
 LONG = "https://login.example/authorize?" + "&".join(f"p{n}=v%C3%A4lue-{n}" for n in range(120))
 
-_INK = {" ": (False, False), "▀": (True, False), "▄": (False, True), "█": (True, True)}
 _COLOURED = re.compile("\x1b\\[38;5;16;48;5;231m([ ▀▄█]+)\x1b\\[0m\n")
-
-
-def blocks_to_image(blocks: str, *, ink: int, paper: int) -> Image.Image:
-    """Turn block characters back into pixels, as a terminal with these colours shows them."""
-    lines = blocks.splitlines()
-    image = Image.new("L", (len(lines[0]), 2 * len(lines)), paper)
-    for y, line in enumerate(lines):
-        for x, character in enumerate(line):
-            for half, inked in enumerate(_INK[character]):
-                image.putpixel((x, 2 * y + half), ink if inked else paper)
-    return image.resize((image.width * 4, image.height * 4), Image.Resampling.NEAREST)
-
-
-def scan(image: Image.Image, *, inverted: bool = False) -> list[str]:
-    return [barcode.text for barcode in zxingcpp.read_barcodes(image, try_invert=inverted)]
 
 
 def test_blocks_scan_with_fixed_colours_in_every_theme() -> None:
@@ -38,15 +22,24 @@ def test_blocks_scan_with_fixed_colours_in_every_theme() -> None:
     assert blocks is not None
     lines = _COLOURED.findall(blocks)
     assert "".join(f"\x1b[38;5;16;48;5;231m{line}\x1b[0m\n" for line in lines) == blocks
-    assert scan(blocks_to_image("\n".join(lines), ink=0, paper=255)) == [SHORT]
+    assert scan_qr_codes(blocks_to_image(lines, ink=0, paper=255)) == [SHORT]
 
 
 def test_blocks_without_colour_scan_on_dark_and_light_terminals() -> None:
     blocks = render_terminal_blocks(SHORT, 80, colour=False)
     assert blocks is not None
     assert "\x1b" not in blocks
-    assert scan(blocks_to_image(blocks, ink=255, paper=0)) == [SHORT]
-    assert scan(blocks_to_image(blocks, ink=0, paper=255), inverted=True) == [SHORT]
+    assert scan_qr_codes(blocks_to_image(blocks.splitlines(), ink=255, paper=0)) == [SHORT]
+    assert scan_qr_codes(blocks_to_image(blocks.splitlines(), ink=0, paper=255), inverted=True) == [SHORT]
+
+
+def test_the_modules_of_a_qr_code_are_not_scanned_as_a_bar_code() -> None:
+    # In the modules for this text, zxing-cpp 3.1.1 also reads the bar code "3162".
+    challenge = "0f47caa1afdc7b7c8f1b627e85db55ba2193692e714b9def1df80f5b9be249b4"
+    text = f"https://login.example/authorize?state=1418&code_challenge={challenge}"
+    blocks = render_terminal_blocks(text, 80, colour=False)
+    assert blocks is not None
+    assert scan_qr_codes(blocks_to_image(blocks.splitlines(), ink=255, paper=0)) == [text]
 
 
 def test_a_quiet_zone_of_four_modules_surrounds_the_code() -> None:
@@ -76,7 +69,7 @@ def test_a_png_scans(text: str) -> None:
         image.load()
         assert image.mode == "1"
         assert image.width == image.height
-        assert scan(image.convert("L")) == [text]
+        assert scan_qr_codes(image.convert("L")) == [text]
 
 
 @pytest.mark.parametrize("scale", [1, 3, 8])
@@ -87,7 +80,7 @@ def test_a_png_scans_at_any_scale(scale: int) -> None:
         image.load()
         assert image.width == 37 * scale
         enlarged = image.convert("L").resize((37 * 8, 37 * 8), Image.Resampling.NEAREST)
-        assert scan(enlarged) == [SHORT]
+        assert scan_qr_codes(enlarged) == [SHORT]
 
 
 def test_a_text_that_is_too_long_for_a_code_gives_none() -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import zxingcpp
-from PIL import Image
 
 from gateway_hooks.dialog.rendering import MAX_QR_BYTES
 from gateway_hooks.dialog.servers import StaticServers
@@ -21,6 +18,7 @@ from tests import leak_check
 from tests.consent_form import approve, approve_device, deny_device
 from tests.gateway_hooks.fake_platform import ChatBot, ChatUser, demo_servers, without_secrets
 from tests.parts.authorization_server import Behaviour, Demo, serve_demo
+from tests.qr_codes import scan_qr_code
 from tests.requirements import covers
 from tests.transcript_files import compare_transcript, replace_times
 
@@ -68,12 +66,7 @@ def verification_page_of(bot: ChatBot) -> str:
 
 def decode_qr_codes(user: ChatUser) -> list[str]:
     """Decode each QR code in the room."""
-    texts: list[str] = []
-    for message in user.room.messages.values():
-        if message.png:
-            with Image.open(io.BytesIO(message.png)) as image:
-                texts += [barcode.text for barcode in zxingcpp.read_barcodes(image.convert("L"))]
-    return texts
+    return [scan_qr_code(message.png) for message in user.room.messages.values() if message.png]
 
 
 @covers("device-screen", "chat-prompt")
@@ -195,6 +188,4 @@ def test_largest_qr_code_can_be_decoded() -> None:
     text = "https://as.example/authorize?" + "x" * (MAX_QR_BYTES - 29)
     png = render_png(text)
     assert png is not None
-    with Image.open(io.BytesIO(png)) as image:
-        (barcode,) = zxingcpp.read_barcodes(image.convert("L"))
-    assert barcode.text == text
+    assert scan_qr_code(png) == text

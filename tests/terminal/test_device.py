@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zxingcpp
-from PIL import Image
 
 from hermes_mcp_auth_remote.errors import (
     DeviceAuthorizationError,
@@ -30,6 +28,7 @@ from tests.consent_form import approve, approve_device, deny_device
 from tests.leak_check import watch_secrets
 from tests.oauth.poll_outcomes import make_poll_state
 from tests.parts.authorization_server import Behaviour, Demo, serve_demo
+from tests.qr_codes import blocks_to_image, find_block_rows, scan_qr_codes
 from tests.requirements import covers
 from tests.terminal.test_prompt import RecordingScreen, ScriptedLines
 
@@ -279,16 +278,11 @@ def test_the_qr_code_contains_the_user_code_if_the_server_supports_it() -> None:
         text = display.record_output(
             lambda at=display: at.screen.show(at.login, browser_opened=False, port=None)  # type: ignore[misc]
         )
-        rows = [line for line in text.splitlines() if line and set(line) <= set("█▀▄ ")]
-        image = Image.new("1", (len(rows[0]), 2 * len(rows)))
-        for y, row in enumerate(rows):
-            for x, character in enumerate(row):
-                image.putpixel((x, 2 * y), character in "█▀")
-                image.putpixel((x, 2 * y + 1), character in "█▄")
-        [barcode] = zxingcpp.read_barcodes(image.convert("L").resize((len(rows[0]) * 6, len(rows) * 12)))
+        rows = find_block_rows(text)
+        [url] = scan_qr_codes(blocks_to_image(rows, ink=255, paper=0))
         code = display.login.device_authorization
         assert code is not None
-        assert barcode.text == (code.verification_uri_complete or code.verification_uri)
+        assert url == (code.verification_uri_complete or code.verification_uri)
         assert ("compare" in text.split("Access")[1]) is complete
 
 

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import zxingcpp
-from PIL import Image
 
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN
@@ -19,6 +17,7 @@ from hermes_mcp_auth_remote.terminal.screen import PlainScreen
 from hermes_mcp_auth_remote.terminal.window import terminal_size
 from hermes_mcp_auth_remote.values import Server
 from tests.parts.authorization_server import Demo, serve_demo
+from tests.qr_codes import blocks_to_image, find_block_rows, scan_qr_codes
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
@@ -66,16 +65,11 @@ def render_login(
 @covers("url-whole", "qr-fits")
 def test_the_qr_code_can_be_scanned_and_contains_the_url(demo: Demo, tmp_path: Path) -> None:
     text = render_login(demo, tmp_path, 80, 60, colour=False)
-    rows = [line for line in text.splitlines() if line and set(line) <= set("█▀▄ ")]
+    rows = find_block_rows(text)
     assert {len(row) for row in rows} == {len(rows[0])}
     assert len(rows[0]) <= 80
-    image = Image.new("1", (len(rows[0]), 2 * len(rows)))
-    for y, row in enumerate(rows):
-        for x, character in enumerate(row):
-            image.putpixel((x, 2 * y), character in "█▀")
-            image.putpixel((x, 2 * y + 1), character in "█▄")
-    [barcode] = zxingcpp.read_barcodes(image.convert("L").resize((len(rows[0]) * 6, len(rows) * 12)))
-    assert barcode.text in text.splitlines()
+    [url] = scan_qr_codes(blocks_to_image(rows, ink=255, paper=0))
+    assert url in text.splitlines()
     assert "\x1b" not in text
 
 

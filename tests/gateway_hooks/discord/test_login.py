@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
-
 import pytest
-import zxingcpp
-from PIL import Image
 
 from gateway_hooks.dialog.servers import StaticServers
 from hermes_mcp_auth_remote.values import Server, ServerOptions
@@ -17,19 +13,11 @@ from tests.gateway_hooks.discord.environment import (
     QR_BUTTON,
     DiscordEnvironment,
 )
-from tests.parts.discord_api import Message
+from tests.qr_codes import scan_qr_code
 from tests.requirements import covers
 from tests.transcript_files import compare_transcript
 
 pytestmark = pytest.mark.slow
-
-
-def scan_qr_code(env: DiscordEnvironment, message: Message) -> str:
-    picture = Image.open(io.BytesIO(env.api.attachment_content(message)))
-    # In the dots of a QR code, the reader may see a bar code of another kind.
-    barcodes = zxingcpp.read_barcodes(picture)
-    [barcode] = [barcode for barcode in barcodes if barcode.format == zxingcpp.BarcodeFormat.QRCode]
-    return str(barcode.text)
 
 
 @covers("discord-story", "discord-window")
@@ -44,7 +32,7 @@ def test_login_with_answer_in_modal(env: DiscordEnvironment) -> None:
         api.press(ada, prompt, QR_BUTTON)
         picture = env.wait_for_message(env.channel, "Scan this", ada)
         assert picture.ephemeral
-        assert scan_qr_code(env, picture) == login.authorization_url
+        assert scan_qr_code(env.api.attachment_content(picture)) == login.authorization_url
         transcripts.append(env.visible_transcript(ada))
         answer = env.approve_login()
         modal = api.wait_for_modal(api.press(ada, prompt, PASTE_BUTTON))
@@ -72,7 +60,7 @@ def test_device_login_ends_without_answer(env: DiscordEnvironment) -> None:
         transcripts.append(env.visible_transcript(ada))
         api.press(ada, prompt, QR_BUTTON)
         picture = env.wait_for_message(env.channel, "Scan this", ada)
-        approve_device(scan_qr_code(env, picture))
+        approve_device(scan_qr_code(env.api.attachment_content(picture)))
         env.clock.now += 6
         env.wait_for_text(prompt, "notes: connected")
         api.wait(lambda: api.current(picture).deleted)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import io
 
 import httpx2
 import pytest
-import zxingcpp
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import TextContent
-from PIL import Image
 from telegram import Update
 from telegram.ext import CommandHandler
 
@@ -26,16 +23,12 @@ from tests.gateway_hooks.telegram.environment import (
     TelegramEnvironment,
     without_secrets,
 )
-from tests.parts.bot_api import Message, User
+from tests.parts.bot_api import User
+from tests.qr_codes import scan_qr_code
 from tests.requirements import covers
 from tests.transcript_files import compare_transcript
 
 pytestmark = pytest.mark.slow
-
-
-def scan_qr_code(message: Message) -> str:
-    assert message.photo is not None
-    return zxingcpp.read_barcodes(Image.open(io.BytesIO(message.photo.data)))[0].text
 
 
 @covers("telegram-story", "telegram-three-messages", "telegram-kept")
@@ -51,7 +44,8 @@ def test_login_with_pasted_answer(env: TelegramEnvironment, anna: User) -> None:
             assert prompt.protected
             await api.press(anna, prompt, "QR code")
             picture = await env.wait_for_message(anna, "Scan this")
-            assert scan_qr_code(picture) == login.authorization_url
+            assert picture.photo is not None
+            assert scan_qr_code(picture.photo.data) == login.authorization_url
             assert picture.protected
             transcripts.append(api.transcript(anna))
             api.say(anna, await env.approve_login(prompt))
@@ -83,8 +77,9 @@ def test_device_login_ends_without_answer(env: TelegramEnvironment, anna: User) 
             transcripts.append(api.transcript(anna))
             await api.press(anna, prompt, "QR code")
             picture = await env.wait_for_message(anna, "Scan this")
-            assert scan_qr_code(picture) == code.verification_uri_complete
-            await asyncio.to_thread(approve_device, scan_qr_code(picture))
+            assert picture.photo is not None
+            assert scan_qr_code(picture.photo.data) == code.verification_uri_complete
+            await asyncio.to_thread(approve_device, scan_qr_code(picture.photo.data))
             env.clock.now += 5
             await env.wait_for_message(anna, "notes: connected")
             await api.until(lambda: api.deleted_messages(anna))

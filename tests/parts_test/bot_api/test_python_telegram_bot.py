@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import io
 
 import pytest
-import zxingcpp
-from PIL import Image
 from telegram import Bot, InputMediaPhoto, ReplyParameters
 from telegram.error import BadRequest, Forbidden
 
 from tests.parts.bot_api import BotApi, User, serve_bot_api
 from tests.parts_test.sample_bot import catch_error, qr_png, run_polling_bot, run_with_bot
+from tests.qr_codes import scan_qr_code
 
 
 @pytest.fixture
@@ -47,7 +45,7 @@ def test_bot_and_user_exchange_messages_and_button_presses(api: BotApi, anna: Us
     assert api.unknown_parameters == []
     picture = api.messages(anna)[-1].photo
     assert picture
-    assert zxingcpp.read_barcodes(Image.open(io.BytesIO(picture.data)))[0].text == "https://as.example"
+    assert scan_qr_code(picture.data) == "https://as.example"
 
 
 def test_transcript_shows_the_buttons(api: BotApi, anna: User) -> None:
