@@ -94,8 +94,17 @@ class Listener:
         """
         name = host.strip("[]")
         listener = cls(handle_redirect, name, path, _bind(name, port), head_seconds)
-        for bound_socket in listener._sockets:
-            listener._servers.append(await asyncio.start_server(listener._accept, sock=bound_socket))
+        try:
+            for bound_socket in listener._sockets:
+                server = await asyncio.start_server(listener._accept, sock=bound_socket, start_serving=False)
+                listener._servers.append(server)
+                # The caller may be cancelled here, when the port is already in use.
+                await server.start_serving()
+        except BaseException:
+            await listener.close()
+            for bound_socket in listener._sockets:
+                bound_socket.close()
+            raise
         return listener
 
     @property

@@ -377,6 +377,25 @@ def test_the_requested_port_and_path_are_used_and_freed_after_closing() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("steps", range(5))
+def test_if_the_caller_of_open_is_cancelled_the_port_is_free(steps: int) -> None:
+    async def main() -> None:
+        port = free_port()
+        opening = asyncio.create_task(Listener.open(RecordingHandler(), host="localhost", port=port))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if opening.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+        else:
+            await opening.result().close()
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            with socket.socket(family) as probe:
+                assert probe.connect_ex((address, port)) != 0
+
+    asyncio.run(main())
+
+
 def test_closing_waits_for_a_response_in_progress() -> None:
     async def main() -> None:
         arrived, go_on = asyncio.Event(), asyncio.Event()
