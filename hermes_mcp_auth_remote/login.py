@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from hermes_mcp_auth_remote.errors import LoginAlreadyUsed, LoginCancelled, LoginError, LoginExpired
 from hermes_mcp_auth_remote.oauth.authorization import AuthorizationRequest
@@ -177,6 +177,15 @@ class Prompter(Protocol):
 
     async def show_outcome(self, login: Login, connection: Connection | None) -> None:
         """Show how the login ended: the connection, or `login.status` and `login.failure`."""
+        ...
+
+
+@runtime_checkable
+class JoiningPrompter(Prompter, Protocol):
+    """A prompter that also acts while a call waits for a login that another process may have shown."""
+
+    async def join(self, login: Login) -> None:
+        """Act for such a call. Cancelled when the call waits no longer."""
         ...
 
 

@@ -8,55 +8,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from hermes_mcp_auth_remote.bridge.listeners import LoginListeners
 from hermes_mcp_auth_remote.commands import finish_command
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, LoginNotFound, McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.urls import is_same_address
 from hermes_mcp_auth_remote.service import AuthService
-from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, open_listener
-from hermes_mcp_auth_remote.terminal.loopback import Listener
+from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN
 from hermes_mcp_auth_remote.terminal.prompt import start_login_with_listener
 from hermes_mcp_auth_remote.threads import run_in_own_thread
 from hermes_mcp_auth_remote.values import CredentialKey, Server
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LogScreen:
-    """Logs what happens to a login, without its URL and its code. Clients keep standard error as a log."""
-
-    server_name: str
-
-    def show(self, login: Login, *, browser_opened: bool, port: int | None) -> None:
-        """Report nothing: `BrowserPrompter.show` reports the login."""
-
-    def show_refusal(self, error: McpAuthError) -> None:
-        """Report why an answer was refused."""
-        _log.warning("%s: %s %s", self.server_name, error, error.advice)
-
-    def show_countdown(self, login: Login, *, on_new_line: bool = False) -> None:
-        """Report nothing: the log is not a screen."""
-
-    def show_refused_requests(self, count: int) -> None:
-        """Report requests to the listener that did not belong to this login."""
-        _log.warning(
-            "%s: %s requests that did not belong to the login were refused.", self.server_name, count
-        )
-
-    def show_expiry(self, login: Login) -> None:
-        """Do nothing: the bridge has no keyboard on which a user could request another code."""
-
-    def show_qr(self, login: Login) -> bool:  # noqa: ARG002  Screen protocol
-        """Return False: the log shows no QR code."""
-        return False
-
-    def hide_qr(self) -> None:
-        """Do nothing: no QR code is shown."""
 
 
 @dataclass(slots=True)
@@ -66,8 +33,12 @@ class BrowserPrompter:
     service: AuthService
     server: Server
     open_browser: Callable[[str], bool]
-    _listeners: dict[str, Listener] = field(default_factory=dict[str, Listener])
+    _listeners: LoginListeners = field(init=False)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+
+    def __post_init__(self) -> None:
+        """Prepare to listen."""
+        self._listeners = LoginListeners(self.service, self.server)
 
     async def show(self, login: Login) -> None:
         """Listen at the login's redirect URI and open its page. Raises AuthorizationRequired on failure.
@@ -75,7 +46,7 @@ class BrowserPrompter:
         If the caller is cancelled while the command that opens the page runs, the login stays: its user may
         see the page.
         """
-        is_listening = await self.listen(login)
+        is_listening = await self._listeners.listen(login)
         if login.device_authorization is None and not is_listening:
             raise AuthorizationRequired(
                 self.server.name, reason="another program uses the port of the redirect"
@@ -84,7 +55,10 @@ class BrowserPrompter:
         try:
             is_opened = await asyncio.shield(opening)
         except asyncio.CancelledError:
-            _start_task(self._cancel_if_not_opened(login, opening), self._tasks)
+            task = asyncio.create_task(self._cancel_if_not_opened(login, opening))
+            # The event loop keeps no reference to a task.
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
             _postpone_cancellation()
             return
         except BaseException:
@@ -106,35 +80,28 @@ class BrowserPrompter:
             with contextlib.suppress(McpAuthError):
                 await self.service.cancel(login.id)
 
-    async def listen(self, login: Login) -> bool:
-        """Listen at a login's redirect URI; return False if that is not possible."""
-        answers = LoginAnswers(self.service, LogScreen(self.server.name), self.server)
-        answers.login = login
-        listener = await open_listener(answers, login.request.redirect_uri)
-        if listener is not None:
-            self._listeners[login.id] = listener
-        return listener is not None
+    async def join(self, login: Login) -> None:
+        """Get the redirect of a login of another process, if that process ends first."""
+        if login.poll_state is None:
+            await self._listeners.listen_when_free(login)
 
     async def show_outcome(self, login: Login, connection: Connection | None) -> None:  # noqa: ARG002  Prompter protocol
         """Stop listening."""
-        listener = self._listeners.pop(login.id, None)
-        if listener is not None:
-            await listener.close()
+        await self._listeners.close_listener(login.id)
 
     async def close(self) -> None:
         """Stop listening for all logins. The logins go on: the next bridge listens again."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for login_id in list(self._listeners):
-            await self._listeners.pop(login_id).close()
+        await self._listeners.close()
 
     async def resume(self, key: CredentialKey) -> None:
         """Listen for a login that an earlier process of this bridge has shown. Opens no page."""
         with contextlib.suppress(McpAuthError):
             for login in await self.service.waiting_logins():
                 if login.key == key and login.origin == TERMINAL_ORIGIN and login.poll_state is None:
-                    await self.listen(login)
+                    await self._listeners.listen(login)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +129,13 @@ class ClientLogin:
     _login: Login | None = None
     # True if another process has started the login.
     _is_shared: bool = False
-    _listener: Listener | None = None
+    _listeners: LoginListeners = field(init=False)
     # Concurrent calls share one login.
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+
+    def __post_init__(self) -> None:
+        """Prepare to listen."""
+        self._listeners = LoginListeners(self.service, self.server)
 
     async def start(self, error: AuthorizationRequired) -> Login | None:
         """Return the login that is not over, or start one.
@@ -177,7 +147,8 @@ class ClientLogin:
             # Without its listener, a login whose code is being exchanged would fail.
             if self._login is not None and not await self._is_over(self._login):
                 if self._is_shared:
-                    await self._listen(self._login)
+                    # If the other process has ended, its port is free.
+                    self._is_shared = not await self._listeners.listen(self._login)
                 return self._login
             await self.close()
             return await self._start(error)
@@ -190,7 +161,7 @@ class ClientLogin:
             return True
 
     async def _start(self, error: AuthorizationRequired) -> Login | None:
-        answers = LoginAnswers(self.service, LogScreen(self.server.name), self.server)
+        answers = self._listeners.new_answers()
         challenge = error.challenge if isinstance(error.challenge, Challenge) else None
         login, listener = await start_login_with_listener(
             answers, self.service, self.server, self.owner, challenge=challenge, flow="auto"
@@ -200,12 +171,12 @@ class ClientLogin:
             self._login = await self._find_shared_login(login)
             self._is_shared = self._login is not None
             return self._login
-        self._login, self._is_shared, self._listener = login, False, listener
-        if login.device_authorization is not None:
+        self._login, self._is_shared = login, False
+        if listener is not None and login.device_authorization is not None:
             # In the device flow no redirect comes.
-            await self.close()
+            await listener.close()
         elif listener is not None:
-            self._close_at_end(login, listener)
+            self._listeners.add(login, listener)
         return login
 
     async def _find_shared_login(self, login: Login) -> Login | None:
@@ -221,24 +192,6 @@ class ClientLogin:
             if is_same_login and (login.request.scope or frozenset()) <= (other.request.scope or frozenset()):
                 return other
         return None
-
-    async def _listen(self, login: Login) -> None:
-        """Listen for the redirect of another process's login if that process has ended: its port is free."""
-        answers = LoginAnswers(self.service, LogScreen(self.server.name), self.server)
-        answers.login = login
-        self._listener = await open_listener(answers, login.request.redirect_uri)
-        if self._listener is not None:
-            self._is_shared = False
-            self._close_at_end(login, self._listener)
-
-    def _close_at_end(self, login: Login, listener: Listener) -> None:
-        _start_task(self._wait_and_close(login, listener), self._tasks)
-
-    async def _wait_and_close(self, login: Login, listener: Listener) -> None:
-        """Free the port as soon as the login is over: the next login uses the same port."""
-        with contextlib.suppress(McpAuthError):
-            await self.service.wait_for_login(login.id)
-        await listener.close()
 
     async def wait(self) -> None:
         """Wait until the login that `start` returned is over."""
@@ -259,16 +212,7 @@ class ClientLogin:
 
     async def close(self) -> None:
         """Stop listening."""
-        if self._listener is not None:
-            listener, self._listener = self._listener, None
-            await listener.close()
-
-
-def _start_task(work: Coroutine[object, object, None], tasks: set[asyncio.Task[None]]) -> None:
-    """Run work in a task that `tasks` contains until it has ended: the event loop keeps no reference."""
-    task = asyncio.create_task(work)
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
+        await self._listeners.close()
 
 
 def _postpone_cancellation() -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from hermes_mcp_auth_remote.errors import AuthorizationRequired, McpAuthError
 from hermes_mcp_auth_remote.fork import reset_after_fork
-from hermes_mcp_auth_remote.login import Connection, Login, Prompter, is_expired
+from hermes_mcp_auth_remote.login import Connection, JoiningPrompter, Login, Prompter, is_expired
 from hermes_mcp_auth_remote.oauth.challenge import Challenge
 from hermes_mcp_auth_remote.oauth.urls import is_same_address
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
@@ -155,7 +155,7 @@ class InteractiveLogins:
                 login = await self._join_or_start_login(server, prompt_key, target, error, has_new_token)
                 if login is None:
                     return
-                ended = await self._logins.wait_for_login(login.id)
+                ended = await self._wait_for_login(target.prompter, login)
         except TimeoutError:
             raise error if login is None else _with_login(error, login) from None
         if ended.status != "done":
@@ -169,6 +169,15 @@ class InteractiveLogins:
                 challenge=error.challenge,
                 server_message=error.server_message,
             )
+
+    async def _wait_for_login(self, prompter: Prompter, login: Login) -> Login:
+        joining = asyncio.create_task(prompter.join(login)) if isinstance(prompter, JoiningPrompter) else None
+        try:
+            return await self._logins.wait_for_login(login.id)
+        finally:
+            if joining is not None:
+                joining.cancel()
+                await asyncio.gather(joining, return_exceptions=True)
 
     async def _join_or_start_login(
         self,

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from hermes_mcp_auth_remote.auth.httpx2 import McpAuth
-from hermes_mcp_auth_remote.bridge import relay
+from hermes_mcp_auth_remote.bridge import listeners, relay
 from hermes_mcp_auth_remote.bridge.json_rpc import URL_ELICITATION_REQUIRED
 from hermes_mcp_auth_remote.bridge.login import BrowserPrompter, ClientLogin
 from hermes_mcp_auth_remote.bridge.optional_login import OptionalLogin
@@ -28,6 +28,7 @@ from hermes_mcp_auth_remote.errors import (
     McpAuthError,
     RedirectRefused,
     ResponseTooLarge,
+    StoreCorrupt,
     TimedOut,
     Unreachable,
     UnsafeUrl,
@@ -39,12 +40,13 @@ from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.terminal import prompt
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, open_listener
 from hermes_mcp_auth_remote.terminal.loopback import Listener
-from hermes_mcp_auth_remote.values import Server, ServerOptions
+from hermes_mcp_auth_remote.values import CredentialKey, Server, ServerOptions
 from tests.bridge.client import TEST_SECONDS, BridgeClient, McpHandler, run_bridge, run_in_loop
 from tests.bridge.raw_server import Reply, Request, serve
 from tests.consent_form import approve, deny
 from tests.parts.authorization_server import Demo
 from tests.requirements import covers
+from tests.service.helpers import wait_until
 from tests.store.builders import KEY, build_credentials
 
 SERVER = Server(KEY.server_name, "https://notes.example/mcp")
@@ -407,6 +409,9 @@ class BrowserLogin:
     async def show(self, login: Login) -> None:
         await self.browser.show(login)
 
+    async def join(self, login: Login) -> None:
+        await self.browser.join(login)
+
     async def show_outcome(self, login: Login, connection: Connection | None) -> None:
         await self.browser.show_outcome(login, connection)
         self.has_shown_outcome.set()
@@ -655,3 +660,67 @@ async def test_two_browsers_with_a_configured_client_open_one_page(tmp_path: Pat
         task.cancel()
     for login in logins:
         await login.browser.close()
+
+
+@covers("bridge-login")
+@run_in_loop
+async def test_after_a_resumed_login_its_port_is_free_for_the_next_one(tmp_path: Path, demo: Demo) -> None:
+    options = configured_client(demo)
+    ended, resumed = (BrowserLogin(tmp_path, demo, options=options) for _ in range(2))
+    ended.command.release.set()
+    call = asyncio.create_task(ended.call_server())
+    page = await ended.command.pages.get()
+    call.cancel()
+    await ended.browser.close()
+    await resumed.browser.resume(CredentialKey("demo"))
+    await resumed.follow_redirect(page)
+    [record] = await resumed.service.logins()
+    assert record.status == "done"
+    await asyncio.to_thread(wait_until, lambda: not is_listening(record))
+    await resumed.browser.close()
+
+
+@covers("bridge-login", "one-prompt")
+@run_in_loop
+async def test_a_call_that_waits_gets_the_redirect_if_the_process_that_opened_the_page_has_ended(
+    tmp_path: Path, demo: Demo
+) -> None:
+    options = configured_client(demo)
+    ended, waiting = (BrowserLogin(tmp_path, demo, options=options) for _ in range(2))
+    ended.command.release.set()
+    first_call = asyncio.create_task(ended.call_server())
+    page = await ended.command.pages.get()
+    second_call = asyncio.create_task(waiting.call_server())
+    first_call.cancel()
+    await ended.browser.close()
+    [record] = await waiting.service.waiting_logins()
+    await asyncio.to_thread(wait_until, lambda: is_listening(record))
+    await waiting.follow_redirect(page)
+    assert (await second_call).startswith("Bearer ")
+    assert waiting.command.pages.empty()
+    await asyncio.to_thread(wait_until, lambda: not is_listening(record))
+    await waiting.browser.close()
+
+
+@covers("bridge-login")
+@run_in_loop
+async def test_a_listener_stays_open_while_the_store_cannot_be_read(
+    tmp_path: Path, demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listeners, "RETRY_SECONDS", 0)
+    login = BrowserLogin(tmp_path, demo)
+    wait_for_login, errors = login.service.wait_for_login, [StoreCorrupt("A file is damaged.")]
+
+    async def wait_with_error(login_id: str) -> Login:
+        if errors:
+            raise errors.pop()
+        return await wait_for_login(login_id)
+
+    monkeypatch.setattr(login.service, "wait_for_login", wait_with_error)
+    call = asyncio.create_task(login.call_server())
+    page = await login.command.pages.get()
+    login.command.release.set()
+    await login.follow_redirect(page)
+    assert (await call).startswith("Bearer ")
+    assert errors == []
+    await login.browser.close()
