@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from hermes_mcp_auth_remote.errors import ConfigError, StoreCorrupt
+from hermes_mcp_auth_remote.installation import install_command
 from hermes_mcp_auth_remote.oauth.client import Signer
 from hermes_mcp_auth_remote.oauth.dpop import DPOP_ALGORITHM, Prover
 from hermes_mcp_auth_remote.oauth.jws import SigningKey, base64url_decode, base64url_encode, sign_jwt
@@ -175,5 +176,5 @@ def check_can_sign(feature: str) -> None:
     if not can_sign():
         raise ConfigError(
             f"{feature} need the package `cryptography`, which is not installed.",
-            "Install it: pip install cryptography.",
+            f"Run `{install_command('cryptography')}`.",
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hermes_mcp_auth_remote.auth.library_auth import LibraryAuth
+from hermes_mcp_auth_remote.installation import install_command
 
 if TYPE_CHECKING:
     import httpx
@@ -29,7 +30,7 @@ else:
     if not _libraries:
         message = (
             "McpAuth needs httpx or httpx2, and neither is installed. "
-            "Install the one that your HTTP client uses: pip install httpx2"
+            f"Install the one that your HTTP client uses: {install_command('httpx2')}"
         )
         raise ImportError(message)
 

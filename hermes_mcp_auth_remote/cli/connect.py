@@ -13,7 +13,7 @@ from functools import partial
 from hermes_mcp_auth_remote.bridge.login import BrowserPrompter, ChatPrompter, ClientLogin
 from hermes_mcp_auth_remote.bridge.optional_login import OptionalLogin
 from hermes_mcp_auth_remote.bridge.stdio import LineWriter
-from hermes_mcp_auth_remote.cli.extras import install_command
+from hermes_mcp_auth_remote.cli.extras import install_extras_command
 from hermes_mcp_auth_remote.cli.login_via_chat import parse_via
 from hermes_mcp_auth_remote.cli.output import print_paragraph
 from hermes_mcp_auth_remote.cli.owners import owner_notes
@@ -38,7 +38,7 @@ try:
     from hermes_mcp_auth_remote.bridge.relay import Options, Relay
 except ImportError:
     raise ConfigError(
-        "`connect` needs httpx2, which is not installed.", f"Run `{install_command('httpx2')}`."
+        "`connect` needs httpx2, which is not installed.", f"Run `{install_extras_command('httpx2')}`."
     ) from None
 
 

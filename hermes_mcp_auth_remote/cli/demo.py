@@ -18,7 +18,7 @@ from typing import Self, TextIO
 from urllib.parse import urlsplit
 
 from hermes_mcp_auth_remote.cli.connection_output import print_connection
-from hermes_mcp_auth_remote.cli.extras import install_command
+from hermes_mcp_auth_remote.cli.extras import install_extras_command
 from hermes_mcp_auth_remote.cli.login import detect_answer_channels, is_at_keyboard, screen_for
 from hermes_mcp_auth_remote.cli.output import print_json
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
@@ -44,7 +44,7 @@ try:
     from hermes_mcp_auth_remote.demo.servers import Demo, serve_demo
 except ImportError:
     raise ConfigError(
-        "The demo's servers are not installed.", f"Run `{install_command('demo', 'httpx2')}`."
+        "The demo's servers are not installed.", f"Run `{install_extras_command('demo', 'httpx2')}`."
     ) from None
 
 # Shorter than the default of 5 seconds, so that the demo responds quickly.

@@ -25,7 +25,7 @@ from gateway_hooks.dialog.policy import AllowList
 from gateway_hooks.runtime.admission import Admission
 from gateway_hooks.runtime.config_servers import ConfigServers
 from hermes_mcp_auth_remote.cancellation import end_tasks
-from hermes_mcp_auth_remote.cli.extras import install_command
+from hermes_mcp_auth_remote.cli.extras import install_extras_command
 from hermes_mcp_auth_remote.cli.output import print_json, print_paragraph
 from hermes_mcp_auth_remote.cli.servers import current_home
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
@@ -224,7 +224,7 @@ def _import_runner(platform: ChatPlatform) -> ModuleType:
             raise
         raise ConfigError(
             f"The library for {platform.title} is not installed.",
-            f"Run `{install_command(platform.extra)}`.",
+            f"Run `{install_extras_command(platform.extra)}`.",
         ) from None
 
 

@@ -95,7 +95,7 @@ def prepare_login(  # noqa: PLR0913
         raise ConfigError(
             f"{host_of(server.url)} accepts only tokens that are bound to a key (DPoP), and the package "
             "`cryptography`, which creates keys, is not installed.",
-            "Install it: pip install cryptography.",
+            "In the Python environment of this program, run `pip install cryptography`.",
         )
     discovery_result, client, is_previous_client = yield from select_server_and_client(
         server, discovery_result, redirect_uri, now, previous_login=previous_login, flow=flow

@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.http.addresses import parse_ip_literal
+from hermes_mcp_auth_remote.installation import install_command
 from hermes_mcp_auth_remote.oauth.urls import host_of, is_loopback_host
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def check_socks_package(package: str, requirement: str) -> None:
     """Raise ConfigError with the pip command if the package for SOCKS proxies is missing."""
     if find_spec(package) is None:
         raise ConfigError(
-            "The proxy in the environment is a SOCKS proxy.", f"Run `pip install '{requirement}'`."
+            "The proxy in the environment is a SOCKS proxy.", f"Run `{install_command(requirement)}`."
         )
 
 

@@ -200,7 +200,7 @@ def test_a_missing_library_is_an_error_with_the_install_command(
     result = cli.run("serve", f"--{platform}", env=env)
     assert result.exit_code == 3
     package = {"telegram": "python-telegram-bot[webhooks]", "discord": "discord"}[platform]
-    assert re.search(rf"Run `pip install .*'{re.escape(package)}", result.err)
+    assert re.search(rf"Run `.*pip install .*'{re.escape(package)}", result.err)
     assert "hermes-mcp-auth-remote" not in result.err
 
 

@@ -14,6 +14,7 @@ from hermes_mcp_auth_remote.errors import AddressRefused, ConfigError, RedirectR
 from hermes_mcp_auth_remote.http import client
 from hermes_mcp_auth_remote.http.addresses import Address
 from hermes_mcp_auth_remote.http.proxies import proxy_for
+from hermes_mcp_auth_remote.installation import install_command
 from hermes_mcp_auth_remote.oauth.wire import get_json, post_form
 from tests.http.peers import (
     Peer,
@@ -200,7 +201,7 @@ def test_the_error_for_an_unusable_proxy_shows_no_password(text: str) -> None:
 def test_the_error_for_socks_without_its_library_names_the_package(scheme: str) -> None:
     with pytest.raises(ConfigError, match="is a SOCKS proxy") as caught:
         proxy_for(URL, {"ALL_PROXY": f"{scheme}://proxy.example:1080"})
-    assert caught.value.advice == "Run `pip install 'httpcore[socks]'`."
+    assert caught.value.advice == f"Run `{install_command('httpcore[socks]')}`."
 
 
 # The tests below use a real proxy.

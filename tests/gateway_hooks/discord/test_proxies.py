@@ -17,6 +17,7 @@ from gateway_hooks.discord.api_url import use_api_url
 from gateway_hooks.discord.bot import LoginBot, run_bot
 from gateway_hooks.discord.proxies import use_proxies
 from hermes_mcp_auth_remote.errors import ConfigError
+from hermes_mcp_auth_remote.installation import install_command
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Secret
 from tests.requirements import covers
@@ -106,5 +107,5 @@ def test_socks_without_its_package_is_one_sentence_with_the_command(
     monkeypatch.setenv("ALL_PROXY", "socks5h://user:hush@proxy.example:1080")
     with pytest.raises(ConfigError, match="is a SOCKS proxy") as caught:
         asyncio.run(run_bot(Secret("t"), AuthService(tmp_path), StaticServers([]), AllowList()))
-    assert caught.value.advice == "Run `pip install 'aiohttp-socks'`."
+    assert caught.value.advice == f"Run `{install_command('aiohttp-socks')}`."
     assert "hush" not in f"{caught.value} {caught.value.advice}"

@@ -12,6 +12,7 @@ from gateway_hooks.dialog.policy import AllowList
 from gateway_hooks.dialog.servers import StaticServers
 from gateway_hooks.telegram.bot import run_bot
 from hermes_mcp_auth_remote.errors import ConfigError
+from hermes_mcp_auth_remote.installation import install_command
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Secret
 from tests.requirements import covers
@@ -28,7 +29,7 @@ def test_socks_without_its_package_is_one_sentence_with_the_command(
     monkeypatch.setenv(name, "socks5://user:hush@proxy.example:1080")
     with pytest.raises(ConfigError, match="is a SOCKS proxy") as caught:
         asyncio.run(run_bot(Secret(TOKEN), AuthService(tmp_path), StaticServers([]), AllowList()))
-    assert caught.value.advice == "Run `pip install 'httpx[socks]'`."
+    assert caught.value.advice == f"Run `{install_command('httpx[socks]')}`."
 
 
 @covers("bot-proxy")
