@@ -15,7 +15,7 @@ from hermes_mcp_auth_remote.phrases import NOT_CONNECTED, replace_unprintable, s
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.default import stored_server_names
 from hermes_mcp_auth_remote.status import session_status
-from hermes_mcp_auth_remote.terminal.question import read_answer
+from hermes_mcp_auth_remote.terminal.question import read_answer, remove_quotes
 from hermes_mcp_auth_remote.terminal.text import wrap_text
 from hermes_mcp_auth_remote.terminal.window import terminal_size
 from hermes_mcp_auth_remote.values import Owner
@@ -23,6 +23,8 @@ from hermes_mcp_auth_remote.values import Owner
 _MAX_NAME_CHARS = 60
 _QUESTION = "Number, name or address: "
 _ADDRESS_QUESTION = "Address of the server: "
+_CHOICE_ADVICE = "Type a number or a name from the list, or the address of a server."
+_ADDRESS_ADVICE = "Type the address of the server, such as https://mcp.linear.app/mcp."
 
 
 def choose_server(options: argparse.Namespace) -> str:
@@ -63,7 +65,7 @@ def read_url() -> str:
             "`--url -` reads an address from standard input, and there is none.",
             "Write the server's address on the first line.",
         )
-    return url
+    return remove_quotes(url)
 
 
 def _known_names(configuration: Configuration, owner: Owner) -> list[str]:
@@ -101,13 +103,15 @@ def _read_choice(answer: str, names: list[str], owner: Owner, configuration: Con
     """Return the chosen name or address; None if the answer names no server, after a message."""
     if answer in names:
         return answer
-    if answer.isascii() and answer.isdigit():
+    if names and answer.isascii() and answer.isdigit():
         if 0 < len(answer) < 6 and 1 <= int(answer) <= len(names):
             return names[int(answer) - 1]
         _print(f"There is no {answer[:_MAX_NAME_CHARS]}. Type a number from 1 to {len(names)}, or a name.")
         return None
+    answer = remove_quotes(answer)
     try:
-        resolve_server(answer, owner, configuration)
+        advice = _CHOICE_ADVICE if names else _ADDRESS_ADVICE
+        resolve_server(answer, owner, configuration, unknown_name_advice=advice)
     except ConfigError as error:
         report_error(error, as_json=False)
         return None

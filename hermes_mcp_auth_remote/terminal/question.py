@@ -8,6 +8,8 @@ import sys
 # A terminal cuts a line at 4096 bytes.
 MAX_LINE_BYTES = 16_384
 
+_QUOTES = frozenset({'""', "''", "``", "<>", "“”"})
+
 
 def read_answer(question: str) -> str | None:
     """Show a question on standard error and return the next line of standard input, None at its end.
@@ -25,3 +27,11 @@ def read_answer(question: str) -> str | None:
         if not byte:
             break
     return line.decode("utf-8", "replace").strip() if line or byte else None
+
+
+def remove_quotes(answer: str) -> str:
+    """Return an address without the quotes and the comma that the user copied with it, as from JSON."""
+    quoted = answer.removesuffix(",")
+    if len(quoted) > 2 and quoted[0] + quoted[-1] in _QUOTES:
+        return quoted[1:-1].strip()
+    return answer

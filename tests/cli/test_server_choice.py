@@ -91,9 +91,24 @@ def test_a_new_user_is_asked_for_an_address(cli: Cli, demo: Demo) -> None:
         screen.send("ftp://elsewhere.example")
         screen.press("Enter")
         screen.wait_for("Pass the server's https address.")
-        screen.send(demo.mcp_url)
+        # There is no list from which a number or a name could come.
+        for answer in ("9", "linear"):
+            screen.send(answer)
+            screen.press("Enter")
+            screen.wait_for(f"No server {answer}")
+        assert "Type the address of the server" in screen.full_text()
+        assert "from 1 to 0" not in screen.full_text()
+        screen.send(f'"{demo.mcp_url}",')
         screen.press("Enter")
         assert screen.wait_for_exit() == 0
+
+
+@covers("server-choice")
+@pytest.mark.parametrize("quoted", ['"{}"', "'{}'", '"{}",', "<{}>", "`{}`", "“{}”", "{}"])
+def test_an_address_on_standard_input_may_have_quotes(cli: Cli, demo: Demo, quoted: str) -> None:
+    text = quoted.format(demo.mcp_url)
+    result = cli.run("login", "quoted", "--url", "-", "--no-wait", stdin=f"{text}\n".encode())
+    assert (result.exit_code, demo.mcp_url in result.err + result.out) == (0, True)
 
 
 @covers("server-choice", "interrupted")
