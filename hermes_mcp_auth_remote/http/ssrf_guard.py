@@ -30,6 +30,8 @@ from hermes_mcp_auth_remote.oauth.urls import is_loopback_host
 Resolver = Callable[[str, int], Awaitable[list[Address]]]
 """Takes a host name and a port, returns its addresses in the order to try; raises OSError."""
 
+_PROXY_ADVICE = "Check HTTPS_PROXY and ALL_PROXY in the environment, and try again; nothing was lost."
+
 
 async def resolve_host(host: str, port: int) -> list[Address]:
     """Return a host's addresses from the system's resolver, without blocking the event loop."""
@@ -103,13 +105,15 @@ class SsrfGuard(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """Connect to a checked address of a host; raises AddressRefused, TimedOut or Unreachable."""
+        advice = None
         if host == self._proxy_host:
             # The operator chose the proxy, and it is usually on the intranet.
-            addresses, name = await self._resolve_addresses(host, port), f"The proxy {host}"
+            name, advice = f"The proxy {host}:{port}", _PROXY_ADVICE
+            addresses = await self._resolve_addresses(host, port, f"The name of the proxy {host}", advice)
         else:
             addresses, name = await self.resolve_allowed(host, port), host
         if not addresses:
-            raise Unreachable(f"{name} has no address.")
+            raise Unreachable(f"{name} has no address.", advice)
 
         async def connect(address: Address) -> httpcore.AsyncNetworkStream:
             # No timeout: `connect_to_first` ends the attempt.
@@ -121,9 +125,11 @@ class SsrfGuard(httpcore.AsyncNetworkBackend):
         try:
             stream, address = await connect_to_first(ordered, connect, timeout)
         except TimeoutError:
-            raise TimedOut(f"{name} did not accept a connection in time.") from None
+            raise TimedOut(f"{name} did not accept a connection in time.", advice) from None
         except OSError:
-            raise Unreachable(f"{name} refused the connection, or the network cannot reach it.") from None
+            raise Unreachable(
+                f"{name} refused the connection, or the network cannot reach it.", advice
+            ) from None
         self._history.remember(host, port, address)
         return stream
 
@@ -168,14 +174,17 @@ class SsrfGuard(httpcore.AsyncNetworkBackend):
     def _is_trusted_host(self, host: str) -> bool:
         return host == self._server_host or is_listed_host(host, self._trusted_hosts)
 
-    async def _resolve_addresses(self, host: str, port: int) -> list[Address]:
+    async def _resolve_addresses(
+        self, host: str, port: int, subject: str | None = None, advice: str | None = None
+    ) -> list[Address]:
         literal = parse_ip_literal(host)
         if literal is not None:
             return [literal]
         try:
             return await self._resolve(host, port)
         except (OSError, UnicodeError):
-            raise Unreachable(f"The name {host} could not be resolved.") from None
+            subject = subject or f"The name {host}"
+            raise Unreachable(f"{subject} could not be resolved.", advice) from None
 
     async def _is_on_server_network(self, address: Address, port: int) -> bool:
         if self._server_host is None:

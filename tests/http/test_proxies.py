@@ -336,12 +336,28 @@ def test_the_error_names_the_status_of_a_proxy_that_refuses(issued: Certificates
         asyncio.run(main())
 
 
-def test_the_error_names_a_proxy_that_is_down() -> None:
+def test_the_error_names_a_proxy_that_is_down_and_the_variable() -> None:
     with closing(socket(AF_INET, SOCK_STREAM)) as bound:
         bound.bind(("127.0.0.1", 0))
-        environ = {"HTTPS_PROXY": f"http://127.0.0.1:{bound.getsockname()[1]}"}
-        with pytest.raises(Unreachable, match=r"^The proxy 127\.0\.0\.1 refused the connection"):
+        port = bound.getsockname()[1]
+        environ = {"HTTPS_PROXY": f"http://127.0.0.1:{port}"}
+        with pytest.raises(
+            Unreachable, match=rf"^The proxy 127\.0\.0\.1:{port} refused the connection"
+        ) as caught:
             asyncio.run(fetch(make_server(URL), environ=environ, resolve=TABLE_RESOLVER))
+    assert "HTTPS_PROXY" in caught.value.advice
+
+
+def test_the_error_for_a_proxy_without_an_address_names_the_variable() -> None:
+    async def resolve(host: str, port: int) -> list[Address]:
+        if host == "proxy.corp":
+            raise OSError
+        return await TABLE_RESOLVER(host, port)
+
+    environ = {"HTTPS_PROXY": "proxy.corp:3128"}
+    with pytest.raises(Unreachable, match=r"^The name of the proxy proxy\.corp could not be") as caught:
+        asyncio.run(fetch(make_server(URL), environ=environ, resolve=resolve))
+    assert "HTTPS_PROXY" in caught.value.advice
 
 
 @covers("proxies", "authorities")
