@@ -367,8 +367,9 @@ def test_a_file_that_is_not_utf8_or_not_a_file_is_a_config_error(tmp_path: Path)
         load_servers(tmp_path, {})
     (tmp_path / "config.yaml").unlink()
     (tmp_path / "config.yaml").mkdir()
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory") as caught:
         load_servers(tmp_path, {})
+    assert caught.value.advice == "Replace it by a file."
 
 
 def test_two_server_names_that_share_token_files_of_hermes_are_refused(write: Write) -> None:

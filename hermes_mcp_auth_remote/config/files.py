@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -69,7 +70,8 @@ def read_config_file(path: Path) -> ConfigFile:
     except (FileNotFoundError, NotADirectoryError):
         return ConfigFile(path, None, file_identity(link, None))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.", "Fix its permissions.") from None
+        advice = "Replace it by a file." if error.errno == errno.EISDIR else "Fix its permissions."
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.", advice) from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8 text.", "Save it as UTF-8.") from None
     if path.name == ".env":

@@ -175,3 +175,25 @@ def test_a_failed_read_raises_store_unwritable(tmp_path: Path, monkeypatch: pyte
 )
 def test_the_file_stem_of_a_server_matches_hermes(server: str, stem: str) -> None:
     assert file_stem(server) == stem
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EACCES, "Fix the permissions, or set HERMES_HOME"),
+        (errno.ENOTDIR, "Set HERMES_HOME"),
+        (errno.ENOENT, "Set HERMES_HOME"),
+        (errno.ENOSPC, "Free some space"),
+        (errno.EDQUOT, "Free some space"),
+    ],
+)
+def test_the_advice_fits_the_error_of_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(StoreUnwritable) as caught:
+        private_files.ensure_private_directory(tmp_path / "tokens")
+    assert caught.value.advice.startswith(advice)

@@ -66,6 +66,7 @@ from hermes_mcp_auth_remote.store.files.paths import (
 )
 from hermes_mcp_auth_remote.store.files.private_files import (
     NotReplaceable,
+    advice_for,
     check_writable,
     ensure_private_directory,
     has_directory,
@@ -424,7 +425,7 @@ class FileStore:
         try:
             return read_version(path)
         except OSError as error:
-            raise StoreUnwritable(f"{path} cannot be read: {error.strerror}.") from error
+            raise StoreUnwritable(f"{path} cannot be read: {error.strerror}.", advice_for(error)) from error
 
     def _version(self, key: CredentialKey) -> Version | None:
         version = self._file_version(key)

@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol
 from hermes_mcp_auth_remote.errors import StoreError, StoreUnwritable
 from hermes_mcp_auth_remote.hermes_home import is_settled
 from hermes_mcp_auth_remote.store.files.paths import COMMIT_RECORD, OWNERS_FOLDER, TOKENS, owner_from_folder
-from hermes_mcp_auth_remote.store.files.private_files import has_directory
+from hermes_mcp_auth_remote.store.files.private_files import advice_for, has_directory
 from hermes_mcp_auth_remote.values import CredentialKey, Owner
 
 _FolderVersion = tuple[int, int, int]
@@ -168,6 +168,6 @@ def _scan_files(path: str) -> _FolderScan:
     except (FileNotFoundError, NotADirectoryError):
         return _FolderScan({}, set(), [])
     except OSError as error:
-        raise StoreUnwritable(f"{path} cannot be read: {error.strerror}.") from error
+        raise StoreUnwritable(f"{path} cannot be read: {error.strerror}.", advice_for(error)) from error
     files = {stem: hash(tuple(sorted(file_versions))) for stem, file_versions in versions.items()}
     return _FolderScan(files, stems_with_tokens, unfinished_stems)

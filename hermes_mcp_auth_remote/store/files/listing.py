@@ -24,7 +24,11 @@ from hermes_mcp_auth_remote.store.files.paths import (
     folder_name_of,
     owner_from_folder,
 )
-from hermes_mcp_auth_remote.store.files.private_files import has_directory, read_private_with_status
+from hermes_mcp_auth_remote.store.files.private_files import (
+    advice_for,
+    has_directory,
+    read_private_with_status,
+)
 from hermes_mcp_auth_remote.store.files.session_files import (
     FileVersion,
     SessionContents,
@@ -243,4 +247,4 @@ def _list_names(folder: str) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise StoreUnwritable(f"{folder} cannot be read: {error.strerror}.") from error
+        raise StoreUnwritable(f"{folder} cannot be read: {error.strerror}.", advice_for(error)) from error

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from hermes_mcp_auth_remote.errors import StoreBusy, StoreUnsafe, StoreUnwritable
 from hermes_mcp_auth_remote.fork import reset_after_fork
-from hermes_mcp_auth_remote.store.files.private_files import StrPath
+from hermes_mcp_auth_remote.store.files.private_files import StrPath, advice_for
 
 if sys.platform == "win32":
     import msvcrt
@@ -68,7 +68,9 @@ class FileLock:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise StoreUnsafe(f"{self.path} is a symbolic link.") from error
-            raise StoreUnwritable(f"{self.path} could not be opened: {error.strerror}.") from error
+            raise StoreUnwritable(
+                f"{self.path} could not be opened: {error.strerror}.", advice_for(error)
+            ) from error
         try:
             _lock(descriptor)
         except OSError as error:

@@ -15,6 +15,7 @@ from hermes_mcp_auth_remote.store.codec import decode_document
 from hermes_mcp_auth_remote.store.files.private_files import (
     NotReplaceable,
     StrPath,
+    advice_for,
     overwrite_private,
     read_private,
     remove_file,
@@ -104,7 +105,9 @@ def read_identity(path: StrPath) -> FileIdentity | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise StoreUnwritable(f"{os.fspath(path)} cannot be read: {error.strerror}.") from error
+        raise StoreUnwritable(
+            f"{os.fspath(path)} cannot be read: {error.strerror}.", advice_for(error)
+        ) from error
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 

@@ -26,6 +26,7 @@ _NOFOLLOW_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | g
 _READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _NOFOLLOW_FLAGS
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW_FLAGS
 _UPDATE_FLAGS = os.O_RDWR | getattr(os, "O_NONBLOCK", 0) | _NOFOLLOW_FLAGS
+_PERMISSIONS_ADVICE = "Fix the permissions, or set HERMES_HOME to a directory of your own."
 # Errors of `rename`: for a mount point, on a layered file system, and if single files are protected.
 _NOT_REPLACEABLE_ERRNOS = frozenset({errno.EBUSY, errno.EXDEV, errno.EPERM})
 
@@ -264,8 +265,8 @@ def ensure_private_directory(path: StrPath) -> None:
         raise StoreUnsafe(f"{os.fspath(path)} is not a directory.") from None
     except OSError as error:
         store_error = _store_error(path, error, "created")
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-            store_error.advice = "Fix the permissions, or set HERMES_HOME to a directory of your own."
+        if error.errno == errno.EROFS:
+            store_error.advice = _PERMISSIONS_ADVICE
         raise store_error from error
     _check_directory(path, 0o077)
 
@@ -354,6 +355,17 @@ def _remove_quietly(path: str) -> None:
         os.unlink(path)
 
 
+def advice_for(error: OSError) -> str | None:
+    """Return what the user can do about an OSError, None for the advice of StoreUnwritable."""
+    if error.errno == errno.EROFS:
+        return NotReplaceable.advice
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return _PERMISSIONS_ADVICE
+    if error.errno in {errno.ENOTDIR, errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG}:
+        return "Set HERMES_HOME to a directory of your own."
+    return None
+
+
 def _store_error(
     path: StrPath, error: OSError, action: str, *, is_name_operation: bool = False
 ) -> StoreUnsafe | StoreUnwritable:
@@ -364,5 +376,5 @@ def _store_error(
     is_not_replaceable = is_name_operation and error.errno in _NOT_REPLACEABLE_ERRNOS
     return (NotReplaceable if is_not_replaceable else StoreUnwritable)(
         f"{os.fspath(path)} could not be {action}: {error.strerror or 'the system refused'}.",
-        NotReplaceable.advice if is_not_replaceable or error.errno == errno.EROFS else None,
+        NotReplaceable.advice if is_not_replaceable else advice_for(error),
     )
