@@ -343,6 +343,7 @@ def test_the_error_for_invalid_yaml_names_the_line_and_quotes_no_text(
     with pytest.raises(ConfigError) as caught:
         load_servers(home, {})
     assert str(caught.value) == f"{home / 'config.yaml'}, line {line}: this is not valid YAML."
+    assert ("use spaces" in caught.value.advice) == ("\t" in yaml)
     assert caught.value.__cause__ is None
 
 

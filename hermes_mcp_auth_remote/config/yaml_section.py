@@ -25,7 +25,7 @@ class YamlDocument:
             finally:
                 loader.dispose()
         except yaml.YAMLError as error:
-            raise _invalid_yaml_error(error, path) from None
+            raise _invalid_yaml_error(error, path, text) from None
         except (ValueError, RecursionError):
             raise ConfigError(f"{path} contains a value that YAML cannot read.") from None
         pairs = cast(
@@ -60,11 +60,15 @@ class YamlDocument:
             raise ConfigError(f"{self._path}: `{name}` contains a value that YAML cannot read.") from None
 
 
-def _invalid_yaml_error(error: yaml.YAMLError, path: Path) -> ConfigError:
+def _invalid_yaml_error(error: yaml.YAMLError, path: Path, text: str = "") -> ConfigError:
     # The exception's text quotes the file, which may contain secrets.
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     line_note = f", line {mark.line + 1}" if mark else ""
-    return ConfigError(f"{path}{line_note}: this is not valid YAML.")
+    lines = text.splitlines()
+    line = lines[mark.line] if mark and mark.line < len(lines) else ""
+    has_tab = "\t" in line[: len(line) - len(line.lstrip())]
+    advice = "A line begins with a tab, which YAML does not allow: use spaces." if has_tab else None
+    return ConfigError(f"{path}{line_note}: this is not valid YAML.", advice)
 
 
 def _refuse_duplicates(node: yaml.Node, path: Path, visited_ids: set[int]) -> None:
