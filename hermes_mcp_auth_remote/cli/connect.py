@@ -64,6 +64,11 @@ def run(options: argparse.Namespace) -> int:
     logging.getLogger("hermes_mcp_auth_remote.bridge").setLevel(logging.INFO)
     for note in owner_notes(service, options.owner):
         print_paragraph(note)
+    if sys.stdin.isatty():
+        print_paragraph(
+            "`connect` waits for the messages of an MCP client, which starts this command itself: "
+            "docs/clients.md shows how. Ctrl-C ends it."
+        )
     command = login_command(server if server.is_known else options.server, owner)
     run_until_stopped(_relay(service, server, owner, command, via, output, no_browser=options.no_browser))
     return 0

@@ -23,10 +23,11 @@ from benchmarks.login_home import logged_in_home
 from tests.bridge.client import meta, run_in_loop
 from tests.bridge.raw_server import Reply, Request, serve
 from tests.cli.bot_process import add_user, login_url, run_bot_process, wait_for_message
-from tests.cli.commands import Cli, RunningCommand, log_in
+from tests.cli.commands import COMMAND, Cli, RunningCommand, log_in
 from tests.consent_form import approve, approve_device, deny, fetch
 from tests.parts.authorization_server import Demo
 from tests.parts.bot_api import BotApi
+from tests.parts.terminal import open_terminal
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
@@ -558,6 +559,16 @@ def test_an_unknown_server_ends_the_bridge_before_the_protocol(cli: Cli) -> None
     result = cli.run("connect", "dmeo")
     assert (result.exit_code, result.out) == (3, "")
     assert "No server dmeo" in result.err
+
+
+@covers("bridge-bad-input")
+@pytest.mark.tmux
+def test_a_user_who_starts_the_bridge_at_a_terminal_is_told_what_it_waits_for(cli: Cli, demo: Demo) -> None:
+    cli.configure(demo.mcp_url)
+    with open_terminal([*COMMAND, "connect", "demo"], env=cli.environ()) as screen:
+        screen.wait_for("waits for the messages of an MCP client")
+        screen.press("C-c")
+        assert screen.wait_for_exit() == 130
 
 
 def test_without_httpx2_the_error_names_what_to_install(cli: Cli) -> None:
