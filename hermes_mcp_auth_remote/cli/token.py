@@ -49,9 +49,10 @@ def valid_authorization(name: str, owner: Owner) -> tuple[Session, str]:
     try:
         authorization = run_until_stopped(session.header())
     except AuthorizationRequired as error:
-        if not session.server.is_known:
-            # The user typed the address, so the advice may repeat it.
-            error.advice = f"Run `{login_command(name, owner)}`."
+        server = session.server
+        if server.known_from != "config":
+            # `login` finds the server as this command did. It may repeat the address that the user typed.
+            error.advice = f"Run `{login_command(server if server.is_known else name, owner)}`."
         owner_error = find_owner_error(service, owner)
         if owner_error is not None and owner_error.known_owners:
             error.advice = f"{error.advice} {owner_error} {owner_error.advice}"

@@ -117,6 +117,21 @@ def test_token_without_a_login_fails(cli: Cli, demo: Demo) -> None:
     ]
 
 
+def test_the_advice_asks_for_no_address_if_the_name_is_known_without_a_stored_login(
+    cli: Cli, demo: Demo
+) -> None:
+    """A waiting login, and the operator's login for another owner, name the server."""
+    (cli.home / "config.yaml").unlink()
+    assert cli.run("login", "work", "--url", demo.mcp_url, "--no-wait").exit_code == 0
+    result = cli.run("token", "work")
+    assert (result.exit_code, "Run `hermes-mcp-auth login work`." in result.err) == (4, True)
+    log_in(cli, demo, "work")
+    result = cli.run("token", "work", "--owner", "telegram:42")
+    command = "hermes-mcp-auth login work --owner telegram:42"
+    assert (result.exit_code, f"Run `{command}`." in result.err) == (4, True)
+    assert cli.run(*command.split()[1:], "--no-wait").exit_code == 0
+
+
 def test_the_advice_repeats_the_server_and_the_owner(cli: Cli, demo: Demo) -> None:
     assert "`hermes-mcp-auth login demo`" in cli.run("token", demo.mcp_url).err
     other = demo.mcp_url.replace("/mcp", "/other/mcp")
