@@ -40,6 +40,13 @@ def tls_context(
             verify=options.verify_tls or not is_server_host,
         )
     except (OSError, ssl.SSLError):
+        default_ca_file = None if is_server_host and ca_file else default_ca_paths[0]
+        for setting, path in (("ssl_verify", ca_file), ("SSL_CERT_FILE", default_ca_file)):
+            if path is not None and not _has_certificates(path):
+                raise ConfigError(
+                    f"The certificate file {path} (`{setting}`) cannot be used.",
+                    f"Check that the file exists, or remove `{setting}`.",
+                ) from None
         raise ConfigError(
             "A configured certificate file of this server cannot be used.",
             "Check `ssl_verify`, `client_cert`, `client_key`, SSL_CERT_FILE and SSL_CERT_DIR; a key must not "
@@ -49,6 +56,15 @@ def tls_context(
 
 def _expand_path(file: str | None) -> str | None:
     return expand_user(file, "Write the paths of certificate files in full.") if file else None
+
+
+def _has_certificates(ca_file: str) -> bool:
+    """True if a file can be read and contains certificate authorities."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
+    except (OSError, ssl.SSLError):
+        return False
+    return True
 
 
 def _mtime_ns(file: str | None) -> int:

@@ -241,7 +241,9 @@ def test_an_unusable_ca_file_is_a_config_error(tmp_path: Path, content: bytes | 
         fetch_over_tls(
             None, ca_file=str(file) if is_option else None, environ={} if is_option else {variable: str(file)}
         )
-    assert "SSL_CERT_FILE" in caught.value.advice
+    setting = "ssl_verify" if is_option else variable
+    assert str(caught.value) == f"The certificate file {file} (`{setting}`) cannot be used."
+    assert f"`{setting}`" in caught.value.advice
 
 
 def test_a_changed_ca_file_is_read_without_a_restart(tmp_path: Path) -> None:
