@@ -65,3 +65,11 @@ def test_demo_accepts_everything_that_a_user_types(platform: str) -> None:
         # Check only the ASCII lines. A line with box characters may be longer: it is a box of the chat
         # client.
         assert all(len(line) <= 80 for line in text.splitlines() if line.isascii())
+
+
+def test_the_demo_ends_without_a_traceback_if_the_reader_of_its_output_ends() -> None:
+    command = f"{sys.executable} -m tests.chat_demo telegram </dev/null | head -1"
+    process = subprocess.run(
+        ["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (process.stdout[:14], process.stderr) == ("A Telegram bot", "")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import shutil
 import sys
@@ -57,7 +58,11 @@ def main() -> None:
     """Run the demo for the platform that the command line names."""
     platform = sys.argv[1] if sys.argv[1:] else "telegram"
     with contextlib.suppress(KeyboardInterrupt):
-        run_demo(platform)
+        try:
+            run_demo(platform)
+        except BrokenPipeError:
+            # The reader, such as `head`, has seen enough. Python must not write the rest at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run_demo(platform: str) -> None:
