@@ -260,7 +260,8 @@ def _check_response(
     # MCP 2026-07-28, RFC 9207 section 2.4: use simple string comparison, also for error responses. After a
     # mismatch, neither use nor show the error's text.
     if issuer is not None and issuer != request.issuer and not _is_trusted_issuer(issuer, request):
-        if request.issuer.startswith(issuer):
+        # The cut may be inside a percent-encoded character.
+        if request.issuer.startswith(re.sub(r"%[0-9A-Fa-f]?$", "", issuer)):
             raise PasteRefused(
                 "That address is cut off in its `iss` part, or comes from another authorization server.",
                 _WHOLE_ADDRESS_ADVICE,

@@ -284,9 +284,10 @@ def test_quirk_39_a_wrong_iss_is_refused_and_its_error_is_not_shown(iss: str, pa
 
 
 @covers("iss-mismatch")
-@pytest.mark.parametrize("kept_chars", [0, 1, 5, len(ISSUER) - 1])
+@pytest.mark.parametrize("kept_chars", range(len(quote(ISSUER, safe=""))))
 def test_an_address_that_is_cut_off_in_its_iss_says_so(kept_chars: int) -> None:
-    refusal = expect_refusal(f"{URL}&iss={quote(ISSUER[:kept_chars], safe='')}")
+    """The cut may be inside a percent-encoded character."""
+    refusal = expect_refusal(f"{URL}&iss={quote(ISSUER, safe='')[:kept_chars]}")
     assert "cut off" in refusal
     assert "Copy the whole address" in refusal
 
