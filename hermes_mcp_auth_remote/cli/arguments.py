@@ -156,7 +156,7 @@ def build_parser() -> argparse.ArgumentParser:
         description: str,
         usage: str | None = None,
     ) -> argparse.ArgumentParser:
-        return verbs.add_parser(
+        verb_parser = verbs.add_parser(
             verb,
             help=help,
             description=description,
@@ -166,6 +166,8 @@ def build_parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
             **_PLAIN_HELP,
         )
+        verb_parser.set_defaults(refuse=verb_parser.error)
+        return verb_parser
 
     login = add("login", help="log in to a server", description=_LOGIN)
     _add_server_arguments(login, is_optional=True)
@@ -185,7 +187,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="ask that user, such as telegram:42, in the chat with the bot of `hermes-mcp-auth serve`, "
         "and wait here",
     )
-    login.set_defaults(refuse=login.error)
     login.add_argument("--no-qr", action="store_true", help="do not show a QR code")
     wait_options = login.add_mutually_exclusive_group()
     wait_options.add_argument("--no-wait", action="store_true", help="start the login, show it and exit")
@@ -214,7 +215,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--env", metavar="VARIABLE", help="put the token into this environment variable of the command"
     )
-    run.set_defaults(refuse=run.error, command=[])
+    run.set_defaults(command=[])
     connect = add("connect", help="be a local MCP server for any client", description=_CONNECT)
     _add_server_and_owner(connect, is_optional=False)
     connect.add_argument(
@@ -230,11 +231,9 @@ def build_parser() -> argparse.ArgumentParser:
     logout.add_argument(
         "--ignore-missing", action="store_true", help="succeed if nothing has this name, address or owner"
     )
-    logout.set_defaults(refuse=logout.error)
     doctor = add("doctor", help="find out what is wrong with a server", description=_DOCTOR)
     _add_server_arguments(doctor, is_optional=True)
     doctor.add_argument("--hermes", action="store_true", help="examine this machine's Hermes Agent instead")
-    doctor.set_defaults(refuse=doctor.error)
     titles = join_alternatives(platform.title for platform in PLATFORMS.values())
     variables = join_alternatives(platform.token_variable for platform in PLATFORMS.values())
     serve = add("serve", help=f"log people in from {titles}", description=_SERVE.format(variables=variables))
@@ -250,13 +249,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
     """Parse `argv`. Do not parse the command after `run ... --`: it has its own options."""
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:2], "--help"]
     _refuse_misspelt_verb(parser, argv)
     options, unknown = parser.parse_known_args(own_arguments(argv))
     if unknown:
         message = f"unrecognized arguments: {shlex.join(unknown)}"
         if options.verb == "run" and "--" not in argv:
-            options.refuse(f"{message}; put -- before the command: -- {shlex.join(unknown)}")
-        parser.error(message)
+            message += f"; put -- before the command: -- {shlex.join(unknown)}"
+        # The usage of the verb lists its options.
+        (parser.error if options.verb is None else options.refuse)(message)
     if options.verb == "run":
         options.command = argv[len(own_arguments(argv)) + 1 :]
     # An error may repeat them in a corrected command.
@@ -310,7 +312,6 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"let {api_options} be http on another machine; everyone on the way can read the bot's token",
     )
     parser.add_argument("--json", action="store_true", help="write JSON, a line per event")
-    parser.set_defaults(refuse=parser.error)
 
 
 def _add_server_and_owner(parser: argparse.ArgumentParser, *, is_optional: bool) -> None:

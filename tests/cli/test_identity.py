@@ -182,6 +182,19 @@ def test_a_mistyped_verb(cli: Cli, arguments: tuple[str, ...], suggestion: str) 
 
 
 @covers("did-you-mean")
+def test_an_unknown_option_shows_the_usage_of_its_verb(cli: Cli) -> None:
+    result = cli.run("status", "--chekc")
+    assert (result.exit_code, "[--check]" in result.err) == (2, True)
+    assert "unrecognized arguments: --chekc" in result.err
+
+
+def test_help_is_a_word_too(cli: Cli) -> None:
+    assert cli.run("help") == cli.run("--help")
+    assert cli.run("help", "token") == cli.run("token", "--help")
+    assert "did you mean token?" in cli.run("help", "tokne").err
+
+
+@covers("did-you-mean")
 def test_a_mistyped_name_of_a_stored_login(cli: Cli, demo: Demo) -> None:
     log_in(cli, demo, "linear", "--url", demo.mcp_url.replace("/mcp", "/other/mcp"))
     for verb in ("token", "status", "doctor", "logout", "login", "header", "connect"):
