@@ -41,7 +41,7 @@ NEXT_LABEL, LOG_IN = "Next", "log in"
 # A word, with blanks at the start of a line or after another blank, or with text between backticks.
 _WORD = re.compile(r"(?:`[^`]*`|[^ ]| (?= )|(?<![^ ]) )+")
 # Longer lines are hard to read. Shorter lines wrap badly.
-MAX_COLUMNS, MIN_COLUMNS = 80, 30
+MAX_COLUMNS, MIN_COLUMNS = 80, 20
 
 
 def login_summary(login: Login, now: float, columns: int = MAX_COLUMNS) -> str:
