@@ -62,10 +62,10 @@ class YamlDocument:
 
 def _invalid_yaml_error(error: yaml.YAMLError, path: Path, text: str = "") -> ConfigError:
     # The exception's text quotes the file, which may contain secrets.
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    line_note = f", line {mark.line + 1}" if mark else ""
-    lines = text.splitlines()
-    line = lines[mark.line] if mark and mark.line < len(lines) else ""
+    mark: yaml.Mark | None = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    number = None if mark is None else mark.line
+    line_note = "" if number is None else f", line {number + 1}"
+    line = "" if number is None else "".join(text.splitlines()[number : number + 1])
     has_tab = "\t" in line[: len(line) - len(line.lstrip())]
     advice = "A line begins with a tab, which YAML does not allow: use spaces." if has_tab else None
     return ConfigError(f"{path}{line_note}: this is not valid YAML.", advice)
