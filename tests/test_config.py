@@ -288,9 +288,10 @@ def test_the_error_names_an_unset_variable_in_a_url(write: Write) -> None:
 
 def test_an_unknown_server_error_suggests_similar_names(write: Write) -> None:
     home = write("mcp_servers: {linear: {url: 'https://l.example'}, notion: {url: 'https://n.example'}}")
-    with pytest.raises(ServerNotFound) as caught:
-        find_server("linaer", home, {})
-    assert caught.value.advice == "Did you mean linear?"
+    for name in ("linaer", "LINEAR"):
+        with pytest.raises(ServerNotFound) as caught:
+            find_server(name, home, {})
+        assert caught.value.advice == "Did you mean linear?"
     with pytest.raises(ServerNotFound, match="it has linear, notion"):
         find_server("zzz", home, {})
 

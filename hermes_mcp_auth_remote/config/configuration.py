@@ -144,7 +144,9 @@ class Configuration:
         if with_suggestions:
             entry_names = [other for other, entry in self._entries.items() if has_url(entry)]
             known_names = list(dict.fromkeys([*entry_names, *other_names]))
-            similar_names = get_close_matches(name, known_names, cutoff=0.5)
+            names_by_folded = {other.casefold(): other for other in known_names}
+            matches = get_close_matches(name.casefold(), names_by_folded, cutoff=0.5)
+            similar_names = [names_by_folded[match] for match in matches]
             # A host alone may be a mistyped name. With a path, it is an address.
             if (url := add_scheme(name)) is not None and not (similar_names and "/" not in name):
                 return scheme_missing(name, url)
