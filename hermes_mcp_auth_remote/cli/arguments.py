@@ -173,6 +173,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_server_arguments(login, is_optional=True)
     login.add_argument(
         "--url",
+        type=_non_empty,
         help="the server's address, if config.yaml does not have it; - reads it from standard input",
     )
     login.add_argument(
@@ -183,6 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     login.add_argument(
         "--via",
+        type=_non_empty,
         metavar="PLATFORM:ID",
         help="ask that user, such as telegram:42, in the chat with the bot of `hermes-mcp-auth serve`, "
         "and wait here",
@@ -220,6 +222,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_server_and_owner(connect, is_optional=False)
     connect.add_argument(
         "--via",
+        type=_non_empty,
         metavar="PLATFORM:ID",
         help="ask that user, such as telegram:42, through the bot of `hermes-mcp-auth serve`",
     )
@@ -314,10 +317,22 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="write JSON, a line per event")
 
 
+def _non_empty(text: str) -> str:
+    """Refuse an empty argument: a script passes one for an unset variable, and means another owner."""
+    if not text.strip():
+        message = "the value is empty; is a shell variable not set?"
+        raise argparse.ArgumentTypeError(message)
+    return text
+
+
 def _add_server_and_owner(parser: argparse.ArgumentParser, *, is_optional: bool) -> None:
     nargs = "?" if is_optional else None
-    parser.add_argument("server", nargs=nargs, help="its name in config.yaml, or its address")
-    parser.add_argument("--owner", help="the tokens' owner, such as telegram:42; default: the operator")
+    parser.add_argument(
+        "server", nargs=nargs, type=_non_empty, help="its name in config.yaml, or its address"
+    )
+    parser.add_argument(
+        "--owner", type=_non_empty, help="the tokens' owner, such as telegram:42; default: the operator"
+    )
 
 
 def _add_server_arguments(parser: argparse.ArgumentParser, *, is_optional: bool = False) -> None:

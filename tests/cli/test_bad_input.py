@@ -288,3 +288,26 @@ def test_control_characters_of_an_account_are_not_printed(cli: Cli, demo: Demo) 
     assert "\x1b" not in output
     assert "\u202e" not in output
     assert urlsplit(demo.mcp_url).netloc in output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *[
+            (verb, "demo", "--owner", "")
+            for verb in ("login", "token", "header", "connect", "logout", "status")
+        ],
+        ("run", "demo", "--owner", "", "--", "true"),
+        *[(verb, "") for verb in ("login", "token", "connect", "logout", "status", "doctor")],
+        ("login", "demo", "--url", ""),
+        ("login", "demo", "--via", " "),
+    ],
+)
+def test_an_empty_argument_is_a_usage_error(cli: Cli, demo: Demo, arguments: tuple[str, ...]) -> None:
+    """A script passes one for an unset variable. `connect` used the tokens of the operator then."""
+    log_in(cli, demo)
+    before = cli.credential_files()
+    result = cli.run(*arguments)
+    assert (result.exit_code, result.out) == (2, "")
+    assert "the value is empty; is a shell variable not set?" in result.err
+    assert cli.credential_files() == before
