@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -304,6 +305,19 @@ def test_a_secret_that_others_can_change_or_that_this_user_left_open_is_refused(
         read_secret_file(str(tmp_path / "token"))
     assert advice in caught.value.advice
     assert "hush" not in f"{caught.value} {caught.value.advice}"
+
+
+@covers("container-secrets")
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_a_secret_that_is_not_a_plain_file_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """Docker creates a directory if the file that it should mount is missing."""
+    path = tmp_path / "token"
+    make(path)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(StoreUnsafe) as caught:
+        read_secret_file(str(path))
+    assert str(caught.value) == f"{path} is not a plain file."
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @as_root

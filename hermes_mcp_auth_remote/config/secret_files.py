@@ -40,10 +40,12 @@ def read_secret_file(path: str) -> bytes | None:
         raise StoreUnwritable(
             f"{path} could not be read: {error.strerror}.", "Let the user who runs this program read it."
         ) from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        # `open` refuses the descriptor of a directory, with a text that names only the descriptor.
+        os.close(descriptor)
+        raise StoreUnsafe(f"{path} is not a plain file.", _PLAIN_FILE_ADVICE)
     with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise StoreUnsafe(f"{path} is not a plain file.", _PLAIN_FILE_ADVICE)
         if _IS_POSIX and not os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
             # A link of another user could lead to any file that this user can read.
             _check_owner(link_status, path)
