@@ -144,7 +144,8 @@ def _read_message(value: object, text: bytes | None) -> Message | MalformedMessa
     try:
         return Message(members, encode(members) if text is None else to_line(text))
     except ValueError:
-        return MalformedMessage(INVALID_REQUEST, "A number in the message is too large.", message_id)
+        text_of_error = "The message is too deep, or a number is too large."
+        return MalformedMessage(INVALID_REQUEST, text_of_error, message_id)
 
 
 def is_valid_id(value: object) -> TypeGuard[RequestId]:
@@ -200,9 +201,13 @@ def _read_id(text: bytes) -> RequestId | None:
 def encode(members: Mapping[str, Any]) -> bytes:
     """Encode a message on one line, without a line feed. ASCII only: a lone surrogate stays escaped.
 
-    Raises ValueError if it contains a number that Python reads as infinite, such as 1e999.
+    Raises ValueError if it contains a number that Python reads as infinite, such as 1e999, or is too deep.
     """
-    return json.dumps(members, separators=(",", ":"), allow_nan=False).encode("ascii")
+    try:
+        return json.dumps(members, separators=(",", ":"), allow_nan=False).encode("ascii")
+    except RecursionError:
+        # The parser accepts a few levels more, because it runs with a shorter stack.
+        raise ValueError("too deep") from None
 
 
 def to_line(text: bytes) -> bytes:

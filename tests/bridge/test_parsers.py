@@ -79,6 +79,27 @@ def test_a_malformed_message_of_a_batch_does_not_affect_the_others() -> None:
     assert [item.request_id for item in bad if isinstance(item, MalformedMessage)] == [2, None, None, None]
 
 
+@covers("bridge-bad-input")
+def test_a_message_of_a_batch_that_is_too_deep_to_encode_is_malformed() -> None:
+    deepest, limit = 1, 100_000
+    while limit - deepest > 1:
+        depth = (deepest + limit) // 2
+        try:
+            json.loads("[" * depth + "]" * depth)
+        except RecursionError:
+            limit = depth
+        else:
+            deepest = depth
+    # Near the limit, the text can be parsed, but not always encoded.
+    for depth in range(deepest - 30, deepest + 1):
+        nested = b"[" * depth + b"]" * depth
+        try:
+            items = parse_items(b'[{"method": "ping", "id": 1, "params": {"a": ' + nested + b"}}]")
+        except MalformedMessage as error:
+            items = [error]
+        assert isinstance(items[0], Message) or items[0].request_id in {1, None}
+
+
 def test_an_error_without_an_id_is_a_response() -> None:
     [message] = parse_messages(b'{"jsonrpc": "2.0", "id": null, "error": {"code": 1, "message": ""}}')
     assert (message.is_response, message.id) == (True, None)
