@@ -44,18 +44,27 @@ def open_http_client(
         limits=httpx2.Limits(max_connections=MAX_CONNECTIONS),
         verify=ssl_context,
         follow_redirects=True,
-        event_hooks={"response": [_refuse_other_origin]},
+        event_hooks={"response": [_refuse_redirect]},
         trust_env=can_use_proxy,
     )
 
 
-async def _refuse_other_origin(response: httpx2.Response) -> None:
-    """Raise TransportError for a redirect to another origin: configured headers may be secret."""
+async def _refuse_redirect(response: httpx2.Response) -> None:
+    """Raise TransportError for a redirect that would not carry out the request.
+
+    After most redirects, httpx2 repeats a POST as a GET: a server may respond to that with an endless stream
+    without the response. At another origin, configured headers may be secret.
+    """
     if response.has_redirect_location:
         source, target = response.url, response.url.join(response.headers["location"])
         if (source.scheme, source.host, source.port) != (target.scheme, target.host, target.port):
             raise TransportError(
                 "The server redirects to another host. If that is right, configure its new address."
+            )
+        if response.request.method == "POST" and response.status_code not in {307, 308}:
+            raise TransportError(
+                f"The server redirects to another address with status {response.status_code}, which drops "
+                "the message. Configure the address to which it redirects: it may only add or remove a slash."
             )
 
 

@@ -199,6 +199,8 @@ class StreamableHttp:
                     await self._read_response(message, response, body, deliver)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
             raise _NotSent("the connection failed") from None
+        except httpx2.TooManyRedirects:
+            raise TransportError(f"{self._name} redirects without end. Check its address.") from None
         except httpx2.HTTPError:
             if not has_response and message.method in _REPEATABLE_METHODS:
                 raise _NotSent("the connection broke") from None
@@ -226,7 +228,11 @@ class StreamableHttp:
             except BaseException:
                 buffer.close()
                 raise
-            await deliver_text(buffer, deliver, lambda answer: self._learn(message, answer))
+            is_large = not buffer.is_small
+            delivered = await deliver_text(buffer, deliver, lambda answer: self._learn(message, answer))
+            if not (is_large or any(item.is_response and item.id == message.id for item in delivered)):
+                # The client would wait for the response forever.
+                raise TransportError(f"{self._name} sent no response to {message.method}.")
         elif content_type == EVENT_STREAM:
             await self._read_stream(message, body, deliver)
         else:
@@ -276,8 +282,12 @@ class StreamableHttp:
     def _learn(self, message: Message, response: Message) -> Message:
         """Remember what later requests need from a response; return what the client gets in its place.
 
-        That is the negotiated version, and the annotations of tools.
+        That is the negotiated version, and the annotations of tools. An error without an id gets that of the
+        request: a server sends it if it could not read the request.
         """
+        if response.is_response and response.id is None and "error" in response.members:
+            members = {**response.members, "id": message.id}
+            return Message(members, encode(members))
         if response.id != message.id or not response.is_response:
             return response
         if message.method == "initialize":

@@ -132,9 +132,10 @@ async def deliver_text(
 ) -> list[Message]:
     """Deliver the message or batch in a buffer, and close the buffer.
 
-    `inspect` returns the message that the client gets in place of one of the server's. Return the server's
-    messages. Of a message that is too large to parse, return the kind and the id, or nothing if they cannot
-    be read. Of a batch, malformed messages are left out. Raises MalformedMessage if no message is left.
+    `inspect` returns the message that the client gets in place of one of the server's. Return what the
+    client gets. Of a message that is too large to parse, return the kind and the id, or nothing if they
+    cannot be read. Of a batch, malformed messages are left out. Raises MalformedMessage if no message is
+    left.
     """
     with buffer:
         if not buffer.is_small:
@@ -145,8 +146,10 @@ async def deliver_text(
     messages = [item for item in items if isinstance(item, Message)]
     if not messages and isinstance(items[0], MalformedMessage):
         raise items[0]
+    if inspect is not None:
+        messages = [inspect(message) for message in messages]
     for message in messages:
-        await deliver((message if inspect is None else inspect(message)).line)
+        await deliver(message.line)
     return messages
 
 

@@ -442,6 +442,8 @@ BAD_RESPONSES: dict[str, tuple[int, str, bytes, str]] = {
     "forbidden": (451, "text/html", b"<html>", "refused tools/call with status 451"),
     "not found": (404, "text/html", b"<html>", "refused tools/call with status 404"),
     "storm": (503, "text/html", b"<html>", "refused tools/call with status 503"),
+    "other id": (200, "application/json", b'{"id": 99, "result": {}}', "sent no response to tools/call"),
+    "no response": (200, "application/json", b'{"method": "notifications/x"}', "sent no response to tools/"),
     "stream of nothing": (200, "text/event-stream", b": hello\n\n", "broke before its response arrived"),
     "stream of junk": (200, "text/event-stream", b"data: junk\n\n", "broke before its response arrived"),
     "gzip": (200, "application/json", gzip.compress(b"[" * 1000), "is not a JSON-RPC message"),
@@ -468,6 +470,29 @@ async def test_a_bad_response_is_one_clear_error(name: str, caplog: pytest.LogCa
         assert "127.0.0.1" not in error["message"]
         assert "result" in await client.request("ping")
     assert len(handler.received("tools/call")) == 1
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
+@pytest.mark.parametrize("body", [b'{"id": null, "error": {"code": 7}}', b'{"error": {"code": 7}}'])
+@covers("bridge-bad-input")
+@run_in_loop
+async def test_an_error_without_an_id_is_the_response(content_type: str, body: bytes) -> None:
+    handler = McpHandler()
+
+    async def call_tool(_: Request, reply: Reply) -> None:
+        await reply.start_stream(content_type)
+        if content_type == "application/json":
+            await reply.write(body)
+            await reply.end_stream()
+        else:
+            await reply.write(b"data: " + body + b"\n\n")
+            await reply.wait_for_disconnect()
+
+    handler.methods["tools/call"] = call_tool
+    async with serve(handler) as url, run_bridge(url) as client:
+        await client.initialize()
+        assert (await client.request("tools/call", name="x"))["error"] == {"code": 7}
+        assert client.others.empty()
 
 
 @covers("bridge-bad-input")
@@ -581,6 +606,37 @@ async def test_a_redirect_to_another_host_gets_no_message(status: int) -> None:
         error = (await client.request("tools/call", name="x"))["error"]
         assert error["message"].startswith("The server redirects to another host.")
     assert others.requests == []
+
+
+@pytest.mark.parametrize("status", [301, 302, 303])
+@covers("bridge-bad-input")
+@run_in_loop
+async def test_a_redirect_that_drops_the_message_is_not_followed(status: int) -> None:
+    requests = list[Request]()
+
+    async def add_slash(request: Request, reply: Reply) -> None:
+        requests.append(request)
+        if request.path == "/mcp":
+            await reply.send(status, Location="/mcp/")
+        else:
+            # The GET after such a redirect would open a stream that never contains the response.
+            await reply.start_stream()
+            await reply.wait_for_disconnect()
+
+    async with serve(add_slash) as url, run_bridge(url) as client:
+        error = (await client.initialize())["error"]
+        assert f"redirects to another address with status {status}" in error["message"]
+    assert {request.path for request in requests} == {"/mcp"}
+
+
+@run_in_loop
+async def test_redirects_without_end_are_one_clear_error() -> None:
+    async def redirect(_: Request, reply: Reply) -> None:
+        await reply.send(307, Location="/mcp")
+
+    async with serve(redirect) as url, run_bridge(url) as client:
+        error = (await client.initialize())["error"]
+        assert error["message"] == "demo redirects without end. Check its address."
 
 
 @covers("bridge-bad-input")
