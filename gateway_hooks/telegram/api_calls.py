@@ -61,7 +61,7 @@ class ApiCalls:
             try:
                 return await call()
             except RetryAfter as error:
-                seconds = _retry_seconds(error)
+                seconds = retry_seconds(error)
                 waited_seconds += seconds
                 if waited_seconds > MAX_WAIT_SECONDS:
                     raise PlatformUnreachable(f"Telegram asks to wait {seconds:.0f} seconds.") from None
@@ -92,7 +92,8 @@ def refusal_reason(error: TelegramError) -> str:
     return re.split(r"['\"`«]|https?:", error.message)[0].strip()[:100]
 
 
-def _retry_seconds(error: RetryAfter) -> float:
+def retry_seconds(error: RetryAfter) -> float:
+    """Return how long Telegram asks to wait."""
     # `retry_after` is a number or a timedelta, depending on the library's version and settings.
     after = error.retry_after
     return after.total_seconds() if isinstance(after, timedelta) else float(after)

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from telegram import Update
-from telegram.error import Conflict, InvalidToken, NetworkError, TelegramError
+from telegram.error import Conflict, InvalidToken, NetworkError, RetryAfter, TelegramError
 from telegram.ext import ApplicationBuilder, CommandHandler, filters
 from telegram.request import HTTPXRequest
 
@@ -26,7 +26,7 @@ from gateway_hooks.dialog.servers import Servers
 from gateway_hooks.log_redaction import redact_logs
 from gateway_hooks.runtime.message_sync import OnConnected
 from gateway_hooks.telegram import TelegramApplication, TelegramLogins
-from gateway_hooks.telegram.api_calls import refusal_reason
+from gateway_hooks.telegram.api_calls import refusal_reason, retry_seconds
 from gateway_hooks.telegram.menu import add_menu_commands
 from hermes_mcp_auth_remote.cancellation import run_until_cancelled
 from hermes_mcp_auth_remote.config.chats import Webhook
@@ -166,7 +166,10 @@ async def _wait_until_token_refused(
 
 
 async def _initialize(application: TelegramApplication) -> None:
-    """Log in to Telegram; retry while it is unreachable. Raises ChatError for a wrong token."""
+    """Log in to Telegram; retry while it is unreachable or asks to wait.
+
+    Raises ChatError for a wrong token.
+    """
     pause = 1.0
     while True:
         try:
@@ -174,6 +177,11 @@ async def _initialize(application: TelegramApplication) -> None:
         except InvalidToken:
             # The library's error text contains the token.
             raise ChatError(WRONG_TOKEN_MESSAGE) from None
+        except RetryAfter as error:
+            # A bot that ended here would be started again at once, and would never get out of the limit.
+            seconds = retry_seconds(error)
+            log.warning("Telegram asks to wait %.0f seconds; retrying then.", seconds)
+            await asyncio.sleep(seconds)
         except NetworkError:
             if pause == 1.0:
                 log.warning("Telegram cannot be reached; retrying.")

@@ -148,6 +148,21 @@ def test_bot_started_without_network_retries(
 
 
 @covers("telegram-trouble")
+def test_bot_started_during_a_rate_limit_waits_and_starts(
+    env: TelegramEnvironment, anna: User, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env.api.rate_limit(7, "getMe", times=2)
+    monkeypatch.setattr(bot, "retry_seconds", lambda _: 0.0)
+
+    async def request_prompt() -> None:
+        async with env.running_bot():
+            await env.request_prompt(anna)
+
+    asyncio.run(request_prompt())
+    assert caplog.text.count("Telegram asks to wait 0 seconds; retrying then.") == 2
+
+
+@covers("telegram-trouble")
 @pytest.mark.parametrize("method", ["getUpdates", "sendMessage"])
 def test_revoked_token_stops_bot(env: TelegramEnvironment, anna: User, method: str) -> None:
     api = env.api
