@@ -25,6 +25,10 @@ from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.values import Secret
 
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
+# Too many requests. The library waits by itself, unless the limit is that of a whole network address.
+RATE_LIMITED_STATUS = 429
+# https://docs.discord.com/developers/topics/opcodes-and-status-codes: the gateway rejects the token.
+AUTHENTICATION_FAILED_CODE = 4004
 
 log = logging.getLogger(__name__)
 
@@ -87,23 +91,41 @@ async def run_bot(
 async def _log_in_and_connect(bot: LoginBot, token: Secret) -> None:
     await _log_in(bot, token)
     # From here on the library reconnects by itself.
-    await bot.connect()
+    try:
+        await bot.connect()
+    except discord.ConnectionClosed as error:
+        if error.code != AUTHENTICATION_FAILED_CODE:
+            raise
+        # The operator has reset the token.
+        raise _token_error() from None
+
+
+def _token_error() -> ConfigError:
+    return ConfigError("Discord rejected this bot's token.", "Copy it again from the bot's page at Discord.")
 
 
 async def _log_in(bot: LoginBot, token: Secret) -> None:
-    """Log in to Discord; retry while it is unreachable. Raises ConfigError for a wrong token."""
+    """Log in to Discord; retry while it is unreachable or limits the rate.
+
+    Raises ConfigError for a wrong token.
+    """
     pause = FIRST_PAUSE_SECONDS
     while True:
         bot.http.connector = make_connector(os.environ) or discord.utils.MISSING
         try:
             await bot.login(token.reveal())
         except discord.LoginFailure:
-            raise ConfigError(
-                "Discord rejected this bot's token.", "Copy it again from the bot's page at Discord."
-            ) from None
-        except (OSError, aiohttp.ClientError, discord.DiscordServerError):
+            raise _token_error() from None
+        except (OSError, aiohttp.ClientError, discord.HTTPException) as error:
+            # A bot that ended at a rate limit would be started again at once, and never get out of it.
+            is_limited = isinstance(error, discord.HTTPException) and error.status == RATE_LIMITED_STATUS
+            if isinstance(error, discord.HTTPException) and not (
+                is_limited or isinstance(error, discord.DiscordServerError)
+            ):
+                raise
             if pause == FIRST_PAUSE_SECONDS:
-                log.warning("Discord cannot be reached; retrying.")
+                reason = "limits the rate of logins" if is_limited else "cannot be reached"
+                log.warning("Discord %s; retrying.", reason)
             # The library creates a new session for each try and leaves the old one open.
             await bot.http.close()
             await asyncio.sleep(pause)

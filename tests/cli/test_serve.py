@@ -265,6 +265,32 @@ def test_a_rejected_discord_token_exits_with_an_error(cli: Cli) -> None:
 
 
 @covers("serve")
+def test_a_discord_token_that_is_reset_later_ends_the_bot_with_an_error(cli: Cli) -> None:
+    with discord_api.serve_discord_api() as discord:
+        arguments = ("serve", "--discord", "--discord-api", discord.url, "--allow", "7", "--json")
+        with cli.start(*arguments, env={"DISCORD_BOT_TOKEN": discord.token}) as bot:
+            assert bot.read_event()["event"] == "serving"
+            # Authentication failed.
+            discord.close_gateway(4004)
+            assert bot.read_event()["message"] == "Discord rejected this bot's token."
+            assert bot.wait_for_exit().exit_code == 3
+
+
+@covers("serve")
+def test_a_discord_bot_that_starts_during_a_rate_limit_waits(cli: Cli) -> None:
+    with discord_api.serve_discord_api() as discord:
+        # Without Via, it is the limit of a network address, which the library does not wait for.
+        discord.fail_next("GET", "users/@me", 429, headers={"Via": ""})
+        arguments = ("serve", "--discord", "--discord-api", discord.url, "--allow", "7", "--json")
+        with cli.start(*arguments, env={"DISCORD_BOT_TOKEN": discord.token}) as bot:
+            assert bot.read_event()["event"] == "serving"
+            bot.send_signal(signal.SIGTERM)
+            result = bot.wait_for_exit()
+    assert result.exit_code == 0
+    assert result.err.count("Discord limits the rate of logins; retrying.") == 1
+
+
+@covers("serve")
 @pytest.mark.parametrize("platform", ["telegram", "discord"])
 def test_serve_waits_for_an_unreachable_platform(cli: Cli, platform: str, unused_port: int) -> None:
     address = f"http://127.0.0.1:{unused_port}"

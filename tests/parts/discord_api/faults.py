@@ -48,11 +48,18 @@ class FaultInjection(ApiHandle):
         self._run_in_loop(lambda: self._rest.overrides.append(override))
 
     def fail_next(
-        self, method: str, path_part: str, status: int, body: Json | None = None, *, times: int = 1
+        self,
+        method: str,
+        path_part: str,
+        status: int,
+        body: Json | None = None,
+        *,
+        headers: dict[str, str] | None = None,
+        times: int = 1,
     ) -> None:
         """Respond with this status to the next requests; select them as `rate_limit_next` does."""
         override = ResponseOverride(
-            method, path_part, status, body or {"message": f"{status}", "code": 0}, {}, times
+            method, path_part, status, body or {"message": f"{status}", "code": 0}, headers or {}, times
         )
         self._run_in_loop(lambda: self._rest.overrides.append(override))
 
