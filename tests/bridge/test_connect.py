@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -168,9 +169,15 @@ def test_the_command_in_an_error_has_the_owner_and_the_name_or_the_address_of_th
     with connect(cli, f"{demo.mcp_url}?key=k3y", "--no-browser") as client:
         client.initialize()
         text = client.call()
-        # The command asks for the address.
-        assert "hermes-mcp-auth login --url -`" in text
         assert "k3y" not in text
+        # The command asks for the address, and its login is the one that this process uses.
+        command = re.search(r"`hermes-mcp-auth (login \S+ --url -)`", text)
+        assert command is not None
+        with cli.start(*command[1].split(), "--json") as login:
+            login.send(f"{demo.mcp_url}?key=k3y\n")
+            login.send(approve(login.read_event()["authorization_url"]) + "\n")
+            assert login.wait_for_exit().exit_code == 0
+        assert client.call() == "5"
 
 
 @covers("bridge-login")
@@ -195,6 +202,30 @@ def test_url_elicitation_of_2025_11_25(cli: Cli, demo: Demo, has_login: bool) ->
         assert complete["params"] == {"elicitationId": elicitation["elicitationId"]}
         assert client.call() == "5"
         client.end()
+
+
+@covers("bridge-login", "one-identity")
+def test_two_new_addresses_that_differ_in_the_query_keep_their_logins(cli: Cli, demo: Demo) -> None:
+    cli.write_config("{}")
+    first_url, second_url = f"{demo.mcp_url}?project=a", f"{demo.mcp_url}?project=b"
+    with (
+        connect(cli, first_url, "--no-browser") as first,
+        connect(cli, second_url, "--no-browser") as second,
+    ):
+        # Both have chosen their names before one logs in.
+        for client in (first, second):
+            client.initialize(elicitation={"url": {}})
+        for client in (first, second):
+            [elicitation] = client.request("tools/call", ADD)["error"]["data"]["elicitations"]
+            finish_in_browser(elicitation["url"])
+            client.wait_for_notification("notifications/elicitation/complete")
+            assert client.call() == "5"
+            assert "project" not in elicitation["message"]
+        first.end()
+        second.end()
+    statuses = [cli.run("status", url, "--json").events[0] for url in (first_url, second_url)]
+    assert [status["state"] for status in statuses] == ["connected", "connected"]
+    assert statuses[0]["server"] != statuses[1]["server"]
 
 
 @covers("bridge-login")
