@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterator
 from tempfile import TemporaryFile
 from types import TracebackType
 from typing import IO, Self
 
-from hermes_mcp_auth_remote.errors import ResponseTooLarge
+from hermes_mcp_auth_remote.errors import ResponseTooLarge, StoreUnwritable
 
 # A larger message goes to a temporary file, so that results of any size need constant memory. The bridge
 # does not parse it.
@@ -31,7 +32,10 @@ class MessageBuffer:
         self.size = 0
 
     def write(self, chunk: bytes) -> None:
-        """Append a part of the text; line breaks become blanks. Raises ResponseTooLarge."""
+        """Append a part of the text; line breaks become blanks.
+
+        Raises ResponseTooLarge, or StoreUnwritable if the temporary file cannot be written.
+        """
         self.size += len(chunk)
         if self.size > MAX_MESSAGE_BYTES:
             raise ResponseTooLarge("The server sent a message of more than 1 GiB.")
@@ -39,11 +43,12 @@ class MessageBuffer:
         if self._file is None and self.size <= MAX_MEMORY_BYTES:
             self._memory += line
             return
-        if self._file is None:
-            self._file = TemporaryFile()  # noqa: SIM115  `close` closes it
-            self._file.write(self._memory)
-            self._memory.clear()
-        self._file.write(line)
+        with _explain_file_errors():
+            if self._file is None:
+                self._file = TemporaryFile()  # noqa: SIM115  `close` closes it
+                self._file.write(self._memory)
+                self._memory.clear()
+            self._file.write(line)
 
     @property
     def is_small(self) -> bool:
@@ -55,13 +60,15 @@ class MessageBuffer:
         return bytes(self._memory)
 
     def read_ends(self) -> tuple[bytes, bytes]:
-        """Return the first and the last kilobytes."""
+        """Return the first and the last kilobytes. Raises StoreUnwritable if the file cannot be written."""
         if self._file is None:
             return bytes(self._memory[:_END_BYTES]), bytes(self._memory[-_END_BYTES:])
-        self._file.seek(0)
-        head = self._file.read(_END_BYTES)
-        self._file.seek(max(0, self.size - _END_BYTES))
-        return head, self._file.read(_END_BYTES)
+        # The first `seek` writes the end of the text.
+        with _explain_file_errors():
+            self._file.seek(0)
+            head = self._file.read(_END_BYTES)
+            self._file.seek(max(0, self.size - _END_BYTES))
+            return head, self._file.read(_END_BYTES)
 
     def read_chunks(self) -> Iterator[bytes]:
         """Yield the text in parts."""
@@ -75,7 +82,9 @@ class MessageBuffer:
     def close(self) -> None:
         """Delete the text."""
         if self._file is not None:
-            self._file.close()
+            # On a full disk, `close` fails again.
+            with contextlib.suppress(OSError):
+                self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -84,3 +93,13 @@ class MessageBuffer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _explain_file_errors() -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnwritable(
+            f"A message of more than 1 MiB needs a temporary file, which cannot be written: {error.strerror}."
+        ) from None

@@ -7,11 +7,13 @@ import base64
 import contextlib
 import gzip
 import json
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hermes_mcp_auth_remote.bridge import http_transport, relay, stdio
+from hermes_mcp_auth_remote.bridge import buffers, http_transport, relay, stdio
 from hermes_mcp_auth_remote.bridge.connections import open_http_client
 from hermes_mcp_auth_remote.bridge.json_rpc import parse_messages
 from hermes_mcp_auth_remote.bridge.legacy_transport import HttpWithSse
@@ -627,6 +629,38 @@ async def test_a_redirect_that_drops_the_message_is_not_followed(status: int) ->
         error = (await client.initialize())["error"]
         assert f"redirects to another address with status {status}" in error["message"]
     assert {request.path for request in requests} == {"/mcp"}
+
+
+@covers("bridge-large")
+@run_in_loop
+async def test_a_full_disk_is_one_clear_error_and_the_stream_of_the_server_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The file is always full, also for the text that `close` still has to write.
+    monkeypatch.setattr(buffers, "TemporaryFile", partial(Path("/dev/full").open, "w+b"))
+    handler, large = McpHandler(), {"text": "x" * 2 * buffers.MAX_MEMORY_BYTES}
+    streams = 0
+
+    async def listen(_: Request, reply: Reply) -> None:
+        nonlocal streams
+        streams += 1
+        await reply.start_stream()
+        if streams == 1:
+            await reply.event({"jsonrpc": "2.0", "method": "notifications/large", "params": large})
+        else:
+            await reply.event({"jsonrpc": "2.0", "method": "notifications/small"})
+        await reply.wait_for_disconnect()
+
+    async def call_tool(request: Request, reply: Reply) -> None:
+        await reply.result(request, large)
+
+    handler.methods |= {"GET": listen, "tools/call": call_tool}
+    async with serve(handler) as url, run_bridge(url) as client:
+        await client.initialize()
+        error = (await client.request("tools/call", name="x"))["error"]
+        assert "needs a temporary file, which cannot be written: No space left on device." in error["message"]
+        assert "Free some space" in error["message"]
+        assert (await client.others.get())["method"] == "notifications/small"
 
 
 @run_in_loop
