@@ -26,7 +26,7 @@ from gateway_hooks.dialog.rendering import MAX_QR_BYTES, display_name
 from gateway_hooks.runtime.context import Context
 from gateway_hooks.runtime.login_start import LoginStarter
 from gateway_hooks.runtime.message_sync import shows_prompt, usable_connection
-from hermes_mcp_auth_remote.errors import LoginError, McpAuthError, PasteRefused
+from hermes_mcp_auth_remote.errors import LoginAlreadyUsed, LoginError, McpAuthError, PasteRefused
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.threads import run_file_work
 from hermes_mcp_auth_remote.values import Secret, Server
@@ -75,6 +75,11 @@ class LoginActions:
             card = self._context.renderer.error_card(title, error)
             with contextlib.suppress(McpAuthError):
                 await self._context.prompt_messages.add_message(login.id, await chat.send(card), chat)
+        except LoginAlreadyUsed:
+            # The user has sent the answer twice before the bot took the first one. `PromptMessages` shows the
+            # outcome of the first one.
+            if (await self._context.service.login(login.id)).status == "exchanging":
+                await self._say_exchanging(login, chat, is_deleted=True)
         except McpAuthError as error:
             # If the login has failed, `PromptMessages` shows the error. Show it here only if the login waits.
             current_login = await self._context.service.login(login.id)
@@ -127,6 +132,13 @@ class LoginActions:
             card = replace(card, paragraphs=(*card.paragraphs, self._context.messages.delete_failed))
         with contextlib.suppress(McpAuthError):
             await self._context.prompt_messages.add_message(login.id, await chat.send(card), chat)
+
+    async def _say_exchanging(self, login: Login, chat: Chat, *, is_deleted: bool) -> None:
+        """Say that an earlier answer completes this login now."""
+        messages = self._context.messages
+        title = messages.connect_title.format(server=display_name(login.key.server_name))
+        card = Card(title, paragraphs=(messages.exchanging,))
+        await self._send_refusal(login, card, chat, is_deleted=is_deleted)
 
     async def cancel_login(self, login: Login) -> None:
         """Cancel the login of a user whose permission the operator has removed."""
@@ -226,9 +238,7 @@ class LoginActions:
         """Delete an answer that matches no login of this user, and say so; raises ChatError."""
         messages, is_deleted = self._context.messages, await self._context.delete_messages(event, chat)
         if chat.is_private and (login := await self._exchanging_login(event, chat)) is not None:
-            title = messages.connect_title.format(server=display_name(login.key.server_name))
-            card = Card(title, paragraphs=(messages.exchanging,))
-            await self._send_refusal(login, card, chat, is_deleted=is_deleted)
+            await self._say_exchanging(login, chat, is_deleted=is_deleted)
             return
         server_name = await self._connected_server(event, chat) if chat.is_private else None
         if server_name is not None:

@@ -134,6 +134,30 @@ def test_update_sent_while_offline_is_handled_later(env: TelegramEnvironment, an
 
 
 @covers("telegram-trouble")
+def test_an_answer_that_was_sent_twice_leaves_only_the_outcome(env: TelegramEnvironment, anna: User) -> None:
+    api = env.api
+
+    async def answer_twice() -> None:
+        async with env.running_bot():
+            prompt = await env.request_prompt(anna)
+            with api.offline():
+                answer = await env.approve_login(prompt)
+                # The bot does not respond, so the user sends it again.
+                pastes = [api.say(anna, answer) for _ in range(2)]
+            api.drop_long_poll()
+            await env.wait_for_message(anna, "notes: connected")
+            await wait_until(lambda: {paste.id for paste in pastes} <= deleted_ids())
+            # The bot may have said meanwhile that it requests the tokens.
+            await wait_until(lambda: len(env.bot_texts(anna)) == 1)
+        env.check_no_secrets()
+
+    def deleted_ids() -> set[int]:
+        return {message.id for message in api.deleted_messages(anna)}
+
+    asyncio.run(answer_twice())
+
+
+@covers("telegram-trouble")
 def test_bot_started_without_network_retries(
     env: TelegramEnvironment, anna: User, caplog: pytest.LogCaptureFixture
 ) -> None:
