@@ -121,6 +121,12 @@ class PromptMessages:
         self._update_tasks: dict[str, asyncio.Task[None]] = {}
         self._poll_tasks: dict[str, asyncio.Task[None]] = {}
         self._retry_at: dict[str, float] = {}
+        # The messages of logins whose record could not be written: without them, each retry would send a
+        # message again.
+        self._unsaved_ids: dict[str, tuple[str, ...]] = {}
+        # What was logged last about reading all logins, and about each login: it is not logged again.
+        self._logged_read_error = ""
+        self._logged_reasons: dict[str, str] = {}
         # One task at a time reads and writes a login's list of messages.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._synced_version: Version | Unknown = UNKNOWN
@@ -136,7 +142,11 @@ class PromptMessages:
                 try:
                     await self.sync()
                 except McpAuthError as error:
-                    log.warning("The logins cannot be read: %s", error)
+                    if str(error) != self._logged_read_error:
+                        self._logged_read_error = str(error)
+                        log.warning("The logins cannot be read: %s", error)
+                else:
+                    self._logged_read_error = ""
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(SYNC_INTERVAL_SECONDS):
                         await self._wake_event.wait()
@@ -164,8 +174,12 @@ class PromptMessages:
         if version is not UNKNOWN and version == self._synced_version and now < self._next_sync_at:
             return
         # Collect the ids before the read: `_forget_absent` must not drop a login that `show` adds during it.
-        remembered_ids = {*self._shown_cards, *self._chats, *self._retry_at}
-        logins = [login for login in await self._service.logins() if self._is_for_this_bot(login)]
+        remembered_ids = {*self._shown_cards, *self._chats, *self._retry_at, *self._unsaved_ids}
+        logins = [
+            self._with_unsaved_messages(login)
+            for login in await self._service.logins()
+            if self._is_for_this_bot(login)
+        ]
         self._synced_version = version
         self._next_sync_at = min((self._next_due_at(login, now) for login in logins), default=math.inf)
         for login in logins:
@@ -221,7 +235,10 @@ class PromptMessages:
             message_id = await chat.send(card)
         self._shown_cards[login.id] = card
         # The store keeps the ids of this login's earlier messages. The bot deletes them when the login ends.
+        other_ids = (other_id for other_id in login.message_ids if other_id != message_id)
+        self._unsaved_ids[login.id] = (message_id, *other_ids)
         await self._service.save_prompt_message(login.id, message_id, self._context_of(login).reason)
+        self._unsaved_ids.pop(login.id, None)
 
     async def add_message(self, login_id: str, message_id: str, chat: Chat) -> None:
         """Register a message of a login. The bot deletes it when the login ends or switches its flow.
@@ -232,10 +249,10 @@ class PromptMessages:
             login = await self._read_login(login_id)
             if login.is_over and not login.message_ids:
                 # The login's messages have been deleted already.
-                await self._service.save_messages(login_id, (OUTCOME_SHOWN, message_id))
+                await self._save_messages(login_id, (OUTCOME_SHOWN, message_id))
                 await self._delete_left_messages(login_id, [message_id], chat)
             else:
-                await self._service.save_messages(login_id, (*login.message_ids, message_id))
+                await self._save_messages(login_id, (*login.message_ids, message_id))
 
     async def delete_extra_messages(self, login_id: str, chat: Chat) -> None:
         """Delete all messages of a login except the prompt, such as a QR code that is no longer valid."""
@@ -243,13 +260,27 @@ class PromptMessages:
             message_ids = (await self._read_login(login_id)).message_ids
             left_ids = await self._delete_messages(message_ids[1:], chat)
             # When the login ends, the bot tries again.
-            await self._service.save_messages(login_id, (*message_ids[:1], *left_ids))
+            await self._save_messages(login_id, (*message_ids[:1], *left_ids))
 
     def _lock_for(self, login_id: str) -> asyncio.Lock:
         return self._locks.setdefault(login_id, asyncio.Lock())
 
     async def _read_login(self, login_id: str) -> Login:
-        return await self._service.login(login_id)
+        return self._with_unsaved_messages(await self._service.login(login_id))
+
+    def _with_unsaved_messages(self, login: Login) -> Login:
+        message_ids = self._unsaved_ids.get(login.id)
+        return login if message_ids is None else replace(login, message_ids=message_ids)
+
+    async def _save_messages(self, login_id: str, message_ids: tuple[str, ...]) -> None:
+        """Store the ids of a login's messages, and remember them until they are stored.
+
+        Raises LoginNotFound, StoreError.
+        """
+        self._unsaved_ids[login_id] = message_ids
+        await self._service.save_messages(login_id, message_ids)
+        # Another save may have completed meanwhile.
+        self._unsaved_ids.pop(login_id, None)
 
     async def _delete_messages(self, message_ids: Iterable[str], chat: Chat) -> tuple[str, ...]:
         """Delete messages; return those that a later try may delete, because the platform is unreachable."""
@@ -269,7 +300,7 @@ class PromptMessages:
         Raises PlatformUnreachable if some are left, which a later try must delete, and StoreError.
         """
         left_ids = await self._delete_messages(message_ids, chat)
-        await self._service.save_messages(login_id, (OUTCOME_SHOWN, *left_ids) if left_ids else ())
+        await self._save_messages(login_id, (OUTCOME_SHOWN, *left_ids) if left_ids else ())
         if left_ids:
             raise PlatformUnreachable("Messages are left to delete, and the platform cannot be reached.")
 
@@ -279,6 +310,8 @@ class PromptMessages:
 
     def _next_due_at(self, login: Login, now: float) -> float:
         """Return the time of the next countdown update or retry of this login (epoch seconds)."""
+        if login.id in self._unsaved_ids:
+            return self._retry_at.get(login.id, now)
         if login.is_over:
             return self._retry_at.get(login.id, math.inf) if login.message_ids else math.inf
         return max(next_countdown_at(login, now), self._retry_at.get(login.id, 0.0))
@@ -297,6 +330,8 @@ class PromptMessages:
                 self._start_update(login, self._update_prompt)
         elif login.origin.user_id and not login.origin.bot_id and login.status == "waiting":
             self._start_update(login, self._show_login_of_other_process)
+        if login.id in self._unsaved_ids and login.id not in self._update_tasks:
+            self._start_update(login, _update_nothing)
 
     async def _show_login_of_other_process(self, login: Login) -> None:
         """Show a login that another process started for a user of this platform."""
@@ -324,7 +359,8 @@ class PromptMessages:
                 # The user deleted the message, or the bot cannot reach it: send a new message in private.
                 self._chats[login.id] = private_chat = self._platform.private_chat(login.origin.user_id)
                 message_id = await private_chat.send(card)
-                await self._service.save_messages(login.id, (message_id, *extra_ids))
+                self._shown_cards[login.id] = card
+                await self._save_messages(login.id, (message_id, *extra_ids))
         self._shown_cards[login.id] = card
 
     async def _show_outcome(self, login: Login) -> None:
@@ -348,9 +384,11 @@ class PromptMessages:
                 except MessageGone:
                     await self._platform.private_chat(login.origin.user_id).send(card)
         # Store first that the outcome is shown: the user must not see it twice.
-        await self._service.save_messages(login.id, (OUTCOME_SHOWN, *extra_ids) if extra_ids else ())
-        if connection is not None and self._on_connected is not None:
-            await self._on_connected(login, connection)
+        try:
+            await self._save_messages(login.id, (OUTCOME_SHOWN, *extra_ids) if extra_ids else ())
+        finally:
+            if connection is not None and self._on_connected is not None:
+                await self._on_connected(login, connection)
         if extra_ids:
             await self._delete_left_messages(login.id, extra_ids, chat)
 
@@ -451,6 +489,9 @@ class PromptMessages:
                 async with self._lock_for(login.id):
                     # The login may have changed since it was read.
                     await update(await self._read_login(login.id))
+                    if login.id in self._unsaved_ids:
+                        await self._save_messages(login.id, self._unsaved_ids[login.id])
+                self._logged_reasons.pop(login.id, None)
             except Exception as error:  # noqa: BLE001  an error must not affect other logins
                 self._postpone(login, error)
             finally:
@@ -464,17 +505,24 @@ class PromptMessages:
         # A library's error text may contain secrets.
         is_own_error = isinstance(error, (ChatError, McpAuthError))
         reason = str(error) if is_own_error else type(error).__name__
-        log.warning("The messages of a login to %s could not be updated: %s", login.key.server_name, reason)
+        if self._logged_reasons.get(login.id) != reason:
+            self._logged_reasons[login.id] = reason
+            server_name = login.key.server_name
+            log.warning("The messages of a login to %s could not be updated: %s", server_name, reason)
         self._retry_at[login.id] = self._clock() + RETRY_SECONDS
 
     def _forget_absent(self, login_ids: Iterable[str], logins: Iterable[Login]) -> None:
         for login_id in set(login_ids) - {
-            login.id for login in logins if not login.is_over or login.message_ids
+            login.id
+            for login in logins
+            if not login.is_over or login.message_ids or login.id in self._unsaved_ids
         }:
             for values_by_login in (
                 self._shown_cards,
                 self._chats,
                 self._retry_at,
+                self._unsaved_ids,
+                self._logged_reasons,
                 self._contexts,
                 self._counts_at_prompt,
             ):
@@ -482,6 +530,10 @@ class PromptMessages:
             self._prompt_cache.forget(login_id)
         if not self._counts_at_prompt:
             self._written_counts.clear()
+
+
+async def _update_nothing(_login: Login) -> None:
+    """Update no message: only the record of the login is written."""
 
 
 async def _do_nothing() -> None:

@@ -13,7 +13,9 @@ from gateway_hooks.dialog.messages import ENGLISH
 from gateway_hooks.dialog.platform import ChatError, IncomingEvent
 from gateway_hooks.runtime.message_sync import RETRY_SECONDS
 from hermes_mcp_auth_remote.errors import StoreUnwritable
+from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.service.logins import Logins
 from hermes_mcp_auth_remote.store.protocol import UNKNOWN
 from hermes_mcp_auth_remote.values import Origin
 from tests.consent_form import approve
@@ -374,9 +376,11 @@ def test_outcome_is_shown_later_if_edit_fails(
     ada.send_text("/connect notes")
     ada.room.failing_edits = 2
     ada.paste(approve(bot.login.authorization_url))
-    for failure_count in (1, 2):
+    for failures_left in (1, 0):
         assert ada.visible_titles() == ["Connect notes"]
-        assert caplog.text.count("The platform is out of reach.") == failure_count
+        assert ada.room.failing_edits == failures_left
+        # The same reason is logged once.
+        assert caplog.text.count("The platform is out of reach.") == 1
         bot.run(sync_until_clock_advances(bot))
         clock.now += RETRY_SECONDS
         bot.run(sync_once(bot))
@@ -498,18 +502,81 @@ def test_logins_of_other_platforms_and_bots_are_ignored(
     assert ada.visible_titles() == ["Something else"]
 
 
+async def fail_change(*_: object) -> Login:
+    raise StoreUnwritable("The disk is full.")
+
+
+async def sync_and_update(bot: ChatBot) -> None:
+    prompt_messages = bot.dispatcher.prompt_messages
+    await prompt_messages.sync()
+    await asyncio.gather(*prompt_messages._update_tasks.values())
+
+
+@covers("chat-tidy", "chat-survives")
+@pytest.mark.parametrize("shown", ["a prompt for another process", "a deleted prompt again", "the outcome"])
+def test_a_message_that_cannot_be_recorded_is_sent_once_and_recorded_later(
+    ada: ChatUser,
+    bot: ChatBot,
+    other_service: AuthService,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    shown: str,
+) -> None:
+    server = bot.dispatcher._context.servers.find("notes")
+    if shown == "a prompt for another process":
+        login = bot.run(other_service.start_login(server, Origin(PLATFORM, user_id="ada")))
+    else:
+        ada.send_text("/connect notes")
+        login = bot.login
+    if shown == "a deleted prompt again":
+        del ada.room.messages[login.message_ids[0]]
+        clock.now += 301
+    elif shown == "the outcome":
+        # The user wrote something, so the outcome is a new message.
+        ada.send_text("hello")
+        bot.run(other_service.complete_login(login.id, approve(login.authorization_url), Origin("terminal")))
+    sent_count = ada.room.calls.count("send")
+    with monkeypatch.context() as patched:
+        patched.setattr(Logins, "_change_login", fail_change)
+        for _ in range(4):
+            bot.run(sync_and_update(bot))
+            clock.now += RETRY_SECONDS
+        assert ada.room.calls.count("send") == sent_count + 1
+        assert caplog.text.count("The disk is full.") == 1
+    clock.now += RETRY_SECONDS
+    bot.run(sync_and_update(bot))
+    assert ada.room.calls.count("send") == sent_count + 1
+    assert not bot.dispatcher.prompt_messages._unsaved_ids
+    stored_ids = other_service.blocking.login(login.id).message_ids
+    if shown == "the outcome":
+        assert stored_ids == ()
+        assert len(bot.completed_logins) == 1
+        assert ada.visible_titles() == ["notes: connected"]
+    else:
+        assert stored_ids[0] in ada.room.messages
+        ada.paste(approve(login.authorization_url))
+        assert ada.visible_titles() == ["notes: connected"]
+
+
 @covers("chat-survives")
 def test_sync_continues_after_read_failure(
     ada: ChatUser, bot: ChatBot, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    read_count = 0
+
     def fail_read() -> None:
+        nonlocal read_count
+        read_count += 1
         raise StoreUnwritable("The disk is gone.")
 
     ada.send_text("/connect notes")
     with monkeypatch.context() as patched:
         patched.setattr(bot.service, "logins", fail_read)
         bot.dispatcher.prompt_messages.wake()
-        bot.run_until(lambda: "The disk is gone." in caplog.text)
+        bot.run_until(lambda: read_count >= 3)
+    # The bot reads three times a second.
+    assert caplog.text.count("The disk is gone.") == 1
     bot.run(bot.service.cancel(bot.login.id))
     bot.run_until(lambda: ada.visible_titles() == ["notes: not connected"])
 
