@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import TypeVar
 
 import httpx2
@@ -64,6 +64,8 @@ _CLOSE_SECONDS = 2.0
 _REFUSAL_SECONDS = 5.0
 # One request opens a lost session again at most this many times. A further 404 or 400 is passed on.
 _MAX_LOST_SESSIONS = 2
+# How long a message that opens a session waits for its response. It waits longer if a login is needed.
+_SESSION_SECONDS = 30.0
 # More pages of a list of tools are not read to find the headers of one call.
 _MAX_TOOL_PAGES = 100
 # These requests may be sent twice: they change nothing, or the second one changes nothing more.
@@ -103,12 +105,23 @@ class _HeadersRefused(Exception):
 class StreamableHttp:
     """The connection to one server over Streamable HTTP."""
 
-    def __init__(self, http_client: httpx2.AsyncClient, url: str, name: str, deliver: Deliver) -> None:
-        """`name` is the server's name in the texts of errors."""
+    def __init__(
+        self,
+        http_client: httpx2.AsyncClient,
+        url: str,
+        name: str,
+        deliver: Deliver,
+        is_login_waiting: Callable[[], Awaitable[bool]],
+    ) -> None:
+        """`name` is the server's name in the texts of errors.
+
+        `is_login_waiting` returns True while a login of this server waits for its user.
+        """
         self._connection = HttpConnection(http_client)
         self._url = httpx2.URL(url)
         self._name = name
         self._deliver = deliver
+        self._is_login_waiting = is_login_waiting
         self._tool_headers = ToolHeaders()
         self._session_id: str | None = None
         self._version: str | None = None
@@ -433,16 +446,40 @@ class StreamableHttp:
 
         try:
             for message in self._messages.handshake():
-                await self._post(message, discard)
+                # A server may never respond to `initialized`.
+                if not await self._post_in_time(message, discard) and message.is_request:
+                    raise TransportError(f"{self._name} does not open the session again.")
             for message in self._messages.settings():
                 # A server that has lost this, too, still has a session.
                 with contextlib.suppress(TransportError):
-                    await self._post(message, discard)
+                    if not await self._post_in_time(message, discard):
+                        break
         except _NotSent as error:
             raise TransportError(f"{self._name} cannot be reached: {error}.") from None
         self._generation += 1
         if self._messages.initialized is not None:
             self._start_listening()
+
+    async def _post_in_time(self, message: Message, deliver: Deliver) -> bool:
+        """POST a message as `_post` does; return False if the server does not respond.
+
+        All calls wait for the session, so a response that was lost must not keep them waiting forever.
+        """
+        task, was_login_waiting = asyncio.create_task(self._post(message, deliver)), False
+        try:
+            while not (await asyncio.wait({task}, timeout=_SESSION_SECONDS))[0]:
+                is_login_waiting = False
+                with contextlib.suppress(McpAuthError):
+                    is_login_waiting = await self._is_login_waiting()
+                # After a login, the server has the whole time to respond.
+                if not (is_login_waiting or was_login_waiting):
+                    return False
+                was_login_waiting = is_login_waiting
+            task.result()
+            return True
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     def _start_listening(self) -> None:
         if self._listen_task is not None:

@@ -104,7 +104,7 @@ class Relay:
         self._http_client = http_client
         self._writer = writer
         self._transport: Transport = StreamableHttp(
-            http_client, options.url, options.server_name, writer.write
+            http_client, options.url, options.server_name, writer.write, options.is_login_waiting
         )
         self._requests: dict[RequestId, tuple[asyncio.Task[None], Message]] = {}
         # Runs until `initialize` has its response: the session begins with that response.

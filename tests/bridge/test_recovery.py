@@ -61,6 +61,65 @@ async def test_a_new_session_gets_the_log_level_and_the_subscriptions_of_the_los
     assert posts[4].message["params"] == {"uri": "file:///a"}
 
 
+@covers("bridge-recovers")
+@pytest.mark.parametrize("method", ["initialize", "notifications/initialized", "logging/setLevel"])
+@run_in_loop
+async def test_a_lost_response_to_a_message_that_opens_a_session_stops_no_later_call(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(http_transport, "_SESSION_SECONDS", 0.05)
+    handler, has_lost_one = McpHandler(), False
+
+    async def lose_one(request: Request, reply: Reply) -> None:
+        nonlocal has_lost_one
+        if handler.session_id == "s2" and request.rpc_method == method and not has_lost_one:
+            has_lost_one = True
+            handler.requests.append(request)
+            await reply.wait_for_disconnect()
+        else:
+            await handler(request, reply)
+
+    async with serve(lose_one) as url, run_bridge(url) as client:
+        await client.initialize()
+        await client.request("logging/setLevel", level="info")
+        handler.session_id = "s2"
+        response = await client.request("tools/call", name="x")
+        if method == "initialize":
+            assert response["error"]["message"] == "demo does not open the session again."
+            response = await client.request("tools/call", name="x")
+        assert "result" in response
+    assert has_lost_one
+
+
+@covers("bridge-recovers")
+@run_in_loop
+async def test_a_session_that_is_opened_again_waits_for_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_transport, "_SESSION_SECONDS", 0.02)
+    handler, checks = McpHandler(), 0
+    may_respond = asyncio.Event()
+
+    async def is_login_waiting() -> bool:
+        nonlocal checks
+        checks += 1
+        if checks == 3:
+            may_respond.set()
+        return True
+
+    async def initialize(request: Request, reply: Reply) -> None:
+        if handler.session_id == "s2":
+            await may_respond.wait()
+        await reply.result(
+            request, {"protocolVersion": "2025-11-25"}, Mcp_Session_Id=handler.session_id or ""
+        )
+
+    handler.methods["initialize"] = initialize
+    async with serve(handler) as url, run_bridge(url, is_login_waiting=is_login_waiting) as client:
+        await client.initialize()
+        await client.request("ping")
+        handler.session_id = "s2"
+        assert "result" in await client.request("tools/call", name="x")
+
+
 @run_in_loop
 async def test_a_setting_that_the_server_refuses_by_now_does_not_prevent_the_new_session() -> None:
     handler = McpHandler()
