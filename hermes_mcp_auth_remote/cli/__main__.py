@@ -16,14 +16,21 @@ BROKEN_PIPE_EXIT_CODE = 141
 
 def run() -> None:
     """Run the command from `sys.argv` and exit."""
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], is_own_process=True))
 
 
-def main(argv: list[str]) -> int:
-    """Run a command and return its exit code. `argv` does not contain the program's name."""
+def main(argv: list[str], *, is_own_process: bool = False) -> int:
+    """Run a command and return its exit code. `argv` does not contain the program's name.
+
+    Set `is_own_process` if `sys.argv` contains this command, so that printed commands can begin as it does.
+    """
     try:
         if _print_fast_token(argv):
             return 0
+        if is_own_process:
+            from hermes_mcp_auth_remote.shown_program import show_how_started
+
+            show_how_started()
         return _dispatch(argv)
     except BrokenPipeError:
         # The reader closed the pipe.

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import os
 import shlex
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -26,6 +25,7 @@ from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.login import Login
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.sessions import Session
+from hermes_mcp_auth_remote.shown_program import started_program
 from hermes_mcp_auth_remote.terminal.answers import Screen
 from hermes_mcp_auth_remote.terminal.input import LineSource, Prompt, open_line_source
 from hermes_mcp_auth_remote.terminal.prompt import AnswerChannels, log_in
@@ -104,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
         _print_paragraph(
             f"The MCP SDK called the tool `whoami` with your token. The result is: {tool_text}", sys.stdout
         )
-        print(f"Now try a real server:\n{program_name()} login linear --url https://mcp.linear.app/mcp")
+        print(f"Now try a real server:\n{started_program()} login linear --url https://mcp.linear.app/mcp")
     return 0
 
 
@@ -134,7 +134,7 @@ def _serve(*, as_json: bool) -> int:
 
 
 def _commands_to_try(url: str, broken_url: str, home: str) -> Iterator[str]:
-    program = program_name()
+    program = started_program()
     if (environment := os.environ.get("VIRTUAL_ENV")) and program == Path(sys.argv[0]).name:
         yield f"  . {shlex.quote(environment)}/bin/activate"
     yield f"  export HERMES_HOME={shlex.quote(home)}"
@@ -157,18 +157,6 @@ def _commands_to_try(url: str, broken_url: str, home: str) -> Iterator[str]:
     yield "\nThis server is broken. See what a login and doctor say:"
     yield f"  {program} doctor {broken_url}"
     yield f"  {program} login broken --url {broken_url}"
-
-
-def program_name() -> str:
-    """Return the command that starts this program here, quoted for a shell."""
-    program = Path(sys.argv[0])
-    if program.name == "__main__.py":
-        return shlex.join([sys.executable, "-m", "hermes_mcp_auth_remote.cli"])
-    path_on_search_path = shutil.which(program.name)
-    if path_on_search_path is not None and program.exists() and Path(path_on_search_path).samefile(program):
-        return program.name
-    # The user may type the command in another directory.
-    return shlex.quote(str(program.absolute()))
 
 
 def _demo_channels(channels: AnswerChannels, *, is_unattended: bool) -> AnswerChannels:

@@ -40,6 +40,7 @@ from hermes_mcp_auth_remote.phrases import (
 )
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.default import service_at
+from hermes_mcp_auth_remote.shown_program import with_shown_program
 from hermes_mcp_auth_remote.store.credentials import Credentials
 from hermes_mcp_auth_remote.store.protocol import ANY
 from hermes_mcp_auth_remote.terminal.text import CHECK_MARK, CROSS_MARK, marked_text, table, wrap_text
@@ -164,7 +165,10 @@ def _summary(examinations: list[Examination], columns: int) -> str:
     command = command_for("doctor", failed[0].server_argument, failed[0].owner)
     names = ", ".join(replace_unprintable(examination.name) for examination in failed)
     return "\n".join(
-        [wrap_text(f"{count}. Something is wrong with: {names}", columns), f"See each request: {command}"]
+        [
+            wrap_text(f"{count}. Something is wrong with: {names}", columns),
+            with_shown_program(f"See each request: {command}"),
+        ]
     )
 
 

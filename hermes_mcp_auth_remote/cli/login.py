@@ -18,6 +18,7 @@ from hermes_mcp_auth_remote.commands import READ_URL, finish_command
 from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login, login_state_error
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.shown_program import with_shown_program
 from hermes_mcp_auth_remote.terminal.answers import TERMINAL_ORIGIN, LoginAnswers, Screen
 from hermes_mcp_auth_remote.terminal.browser import detect_browser_support, is_ssh_session, open_browser
 from hermes_mcp_auth_remote.terminal.input import has_standard_input, open_line_source
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         screen.show(login, browser_opened=False, port=None)
         if not options.json:
             purpose = "Then paste it into" if login.poll_state is None else "To wait for the login"
-            print(f"{purpose}: {finish_command(login.id)}", flush=True)
+            print(with_shown_program(f"{purpose}: {finish_command(login.id)}"), flush=True)
         return 0
     connection = run_until_stopped(log_in(service, server, screen, open_line_source(), channels, owner))
     uses_machine_grant = server.options.grant != "authorization_code"

@@ -75,12 +75,12 @@ def report_error(error: McpAuthError, *, as_json: bool, doctor_command: str | No
         print_json(event)
     else:
         # Import late: a command with JSON output does not need these modules.
-        from hermes_mcp_auth_remote.terminal.text import error_text
+        from hermes_mcp_auth_remote.terminal.text import error_text, wrap_text
         from hermes_mcp_auth_remote.terminal.window import colour_mark, terminal_size, uses_colour
 
         text = error_text(error, terminal_size(sys.stderr)[0])
         if doctor_command is not None:
-            text += f"\n  See each request: {doctor_command}"
+            text += f"\n{wrap_text(f'See each request: {doctor_command}', 0, 2)}"
         print(colour_mark(text) if uses_colour(sys.stderr, os.environ) else text, file=sys.stderr, flush=True)
     return exit_code(error)
 

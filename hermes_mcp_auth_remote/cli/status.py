@@ -24,6 +24,7 @@ from hermes_mcp_auth_remote.garbage_collection import pause_garbage_collection
 from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.phrases import replace_unprintable
 from hermes_mcp_auth_remote.service import AuthService
+from hermes_mcp_auth_remote.shown_program import with_shown_program
 from hermes_mcp_auth_remote.store.connection import connection_from_credentials
 from hermes_mcp_auth_remote.store.protocol import ANY, StoredSession
 from hermes_mcp_auth_remote.terminal.text import wrap_text
@@ -81,7 +82,7 @@ def print_no_servers(columns: int) -> None:
     """Print that there is neither a configured server nor a login, and how to log in."""
     config_path = replace_unprintable(str(current_home() / "config.yaml"))
     print(wrap_text(f"No server uses OAuth in {config_path}, and there is no login.", columns))
-    print("Log in to a server: hermes-mcp-auth login", flush=True)
+    print(with_shown_program("Log in to a server: hermes-mcp-auth login"), flush=True)
 
 
 def _warnings(configuration: Configuration, options: argparse.Namespace) -> list[str]:

@@ -34,6 +34,7 @@ from hermes_mcp_auth_remote.phrases import (
     quote_server_message,
     replace_unprintable,
 )
+from hermes_mcp_auth_remote.shown_program import with_shown_program
 from hermes_mcp_auth_remote.status import SessionStatus, session_status
 
 CHECK_MARK, CROSS_MARK = "✓", "✗"
@@ -305,6 +306,7 @@ def wrap_text(text: str, columns: int, indent: int = 0) -> str:
     A word that is longer than a line, such as an address, stays on its line: the terminal breaks it. A
     command between backticks counts as one word, because a copy of it must run.
     """
+    text = with_shown_program(text)
     if not columns:
         return " " * indent + text
     words = text.split(" ")

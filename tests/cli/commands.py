@@ -72,6 +72,8 @@ class Cli:
     def environ(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the environment variables of a command."""
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        # Printed commands begin with the name of the program only if the shell finds it.
+        inherited["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}"
         own_variables = {"HERMES_HOME": str(self.home), "TZ": "UTC", "LANG": "C.UTF-8"}
         return inherited | own_variables | dict(self.env) | dict(extra or {})
 

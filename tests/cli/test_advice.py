@@ -44,14 +44,15 @@ COMMAND_FUNCTIONS = {
     name
     for name, _ in inspect.getmembers(commands, inspect.isfunction)
     if not name.startswith("_") and inspect.getmodule(getattr(commands, name)) is commands
-} | {"program_name"}
+} | {"started_program"}
 NOT_EXECUTED = {
     "cli.arguments: hermes-mcp-auth COMMAND --help": "has a placeholder: the help lists the commands",
     "cli.arguments: hermes-mcp-auth serve": "help text that names the verb",
     "cli.arguments: hermes-mcp-auth token": "help text that names the verb",
     "cli.status_table: hermes-mcp-auth status NAME": "has a placeholder: the table lists several names",
     "cli.login_via_chat: hermes-mcp-auth serve --{}": "needs a bot's token; tests/cli/test_serve.py runs it",
-    "cli.demo: program_name()": "tests/cli/test_screens.py runs the commands of the demo",
+    "cli.demo: started_program()": "tests/cli/test_screens.py runs the commands of the demo",
+    "shown_program: started_program()": "tests/cli/test_environment.py runs the commands of other screens",
 }
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -90,3 +93,33 @@ def test_a_login_with_a_closed_standard_input_waits_for_the_redirect(cli: Cli, d
     assert process.returncode == 5
     assert b"login_expired" in process.stdout
     assert process.stderr == b""
+
+
+SCRIPT = str(Path(sys.executable).with_name("hermes-mcp-auth"))
+
+
+@pytest.mark.parametrize("program", [(SCRIPT,), COMMAND], ids=["script", "module"])
+def test_a_printed_command_runs_in_an_environment_that_is_not_activated(
+    cli: Cli, demo: Demo, program: Sequence[str], tmp_path: Path
+) -> None:
+    cli.configure(demo.mcp_url)
+    env = cli.environ({"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path.cwd())})
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(words, capture_output=True, text=True, env=env, cwd=tmp_path, check=False)
+
+    # An error, a screen with a login that waits, a table, and the line after a list.
+    commands = [
+        re.search("Run `(.+)`", run(*program, "token", "demo").stderr),
+        re.search(": (.+)$", run(*program, "login", "demo", "--no-wait", "--flow", "paste").stdout),
+        re.search("Run +(.+ --finish .+)$", run(*program, "status", "demo").stdout, re.MULTILINE),
+        re.search("Log in to a server: (.+)$", run("env", "HERMES_HOME=empty", *program, "status").stdout),
+    ]
+    for command in commands:
+        assert command is not None
+        assert command[1].startswith("/")
+        # With --help, the command ends at once.
+        result = run("sh", "-c", f"{command[1]} --help")
+        assert (result.returncode, result.stderr) == (0, "")
+    # A program reads JSON: it knows where this program is.
+    assert "`hermes-mcp-auth login demo`" in run(*program, "token", "demo", "--json").stdout

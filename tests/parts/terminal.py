@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.parts.requirements import find_program
@@ -34,6 +34,8 @@ class Terminal:
     """One pane in its own tmux server."""
 
     tmux: tuple[str, ...]
+    # A new pane gets PATH from the tmux command that creates it, not from the server.
+    environ: Mapping[str, str] = field(repr=False)
 
     def send(self, text: str) -> None:
         """Type the text literally, without Enter."""
@@ -97,7 +99,12 @@ class Terminal:
 
     def _run_tmux(self, *arguments: str, stdin: str = "") -> str:
         result = subprocess.run(
-            [*self.tmux, *arguments], input=stdin, capture_output=True, encoding="utf-8", check=False
+            [*self.tmux, *arguments],
+            input=stdin,
+            capture_output=True,
+            encoding="utf-8",
+            env=self.environ,
+            check=False,
         )
         if result.returncode:
             raise AssertionError(f"tmux {arguments[0]} failed: {result.stderr.strip()}")
@@ -132,7 +139,7 @@ def open_terminal(
             stdin=subprocess.DEVNULL,
         )
         try:
-            screen = Terminal(client)
+            screen = Terminal(client, environment)
             size = ("-x", str(columns), "-y", str(rows))
             folder = ("-c", str(cwd or Path.cwd()))
             _run_when_ready(
