@@ -74,7 +74,7 @@ from hermes_mcp_auth_remote.values import Clock, CredentialKey, Owner, Secret
 T = TypeVar("T")
 
 NOW = 1_800_000_000.0
-LEASE_SECONDS = 600.0
+LEASE_SECONDS = 30.0
 LABEL = "the row"
 RETENTION_SECONDS = 3600
 
@@ -125,12 +125,12 @@ def new_version() -> Version:
 
 
 def key_values(key: CredentialKey) -> tuple[str, str]:
-    """Return the columns of a key. SQL does not compare NULL, and an owner may be an empty text."""
-    return key.server_name, json.dumps(key.owner)
+    """Return the columns of a key as JSON: SQL does not compare NULL, and takes no lone surrogates."""
+    return json.dumps(key.server_name), json.dumps(key.owner)
 
 
 def key_of(server: str, owner: str) -> CredentialKey:
-    return CredentialKey(server, json.loads(owner))
+    return CredentialKey(json.loads(server), json.loads(owner))
 
 
 class SqliteStore:
@@ -259,6 +259,8 @@ class SqliteStore:
                 Credentials(tokens, credentials.client, credentials.authorization_server, None, proof_key),
                 None if binding is None else binding_document(binding, tokens),
             )
+            if credentials.tokens is not None:
+                _forget_request(connection, key)
             if login_id is not None:
                 self.logins.finish_in(connection, login_id)
         return version
@@ -279,6 +281,7 @@ class SqliteStore:
                 Credentials(tokens, stored.client, stored.authorization_server, None, stored.proof_key),
                 document,
             )
+            _forget_request(connection, key)
         assert version is not None
         return version
 
@@ -435,6 +438,11 @@ def _decode_credentials(document: dict[str, Any], written_at: float) -> Credenti
     return reconcile(credentials, lambda: tokens is not None and matches_tokens(binding, tokens))
 
 
+def _forget_request(connection: sqlite3.Connection, key: CredentialKey) -> None:
+    """Remove the mark of a request: the stored tokens are its result, or replace the tokens that it spent."""
+    connection.execute("UPDATE leases SET sent_at=NULL WHERE name=?", (_lease_row_name(key),))
+
+
 def _lease_row_name(name: LeaseName) -> str:
     return json.dumps(key_values(name)) if isinstance(name, CredentialKey) else name.poller_id
 
@@ -446,8 +454,10 @@ class SqliteLease:
     holder: str
     request_sent_at: float | None
     clock: Clock
+    has_sent: bool = False
 
     def record_request(self) -> None:
+        self.has_sent = True
         with self.database.transaction() as connection:
             connection.execute(
                 "UPDATE leases SET sent_at=? WHERE name=? AND holder=?",
@@ -456,7 +466,12 @@ class SqliteLease:
 
     def release(self) -> None:
         with self.database.transaction() as connection:
-            connection.execute("DELETE FROM leases WHERE name=? AND holder=?", (self.name, self.holder))
+            # Only the holder that sent a request knows what came of it.
+            connection.execute(
+                "UPDATE leases SET ends_at=0, sent_at=CASE WHEN ? THEN NULL ELSE sent_at END"
+                " WHERE name=? AND holder=?",
+                (self.has_sent, self.name, self.holder),
+            )
 
 
 class SqliteRecords(Generic[T]):
@@ -515,7 +530,7 @@ class SqliteLogins:
         stored = without_secrets(login) if login.is_over else login
         connection.execute(
             "INSERT OR REPLACE INTO logins VALUES (?, ?, ?)",
-            (login.id, version, json.dumps(login_document(stored))),
+            (json.dumps(login.id), version, json.dumps(login_document(stored))),
         )
 
     def get(self, login_id: str) -> Login:
@@ -523,7 +538,9 @@ class SqliteLogins:
             return self._get_in(connection, login_id)[0]
 
     def _get_in(self, connection: sqlite3.Connection, login_id: str) -> tuple[Login, Version]:
-        row = connection.execute("SELECT document, version FROM logins WHERE id=?", (login_id,)).fetchone()
+        row = connection.execute(
+            "SELECT document, version FROM logins WHERE id=?", (json.dumps(login_id),)
+        ).fetchone()
         if row is None:
             raise LoginNotFound("There is no such login here; it may have ended long ago.")
         return read_login(json.loads(row[0]), LABEL), Version(row[1])
@@ -532,7 +549,9 @@ class SqliteLogins:
         if not self._knows_changes:
             return UNKNOWN
         with self._database.connection() as connection:
-            row = connection.execute("SELECT version FROM logins WHERE id=?", (login_id,)).fetchone()
+            row = connection.execute(
+                "SELECT version FROM logins WHERE id=?", (json.dumps(login_id),)
+            ).fetchone()
         return None if row is None else Version(row[0])
 
     def glance_all(self) -> Version | Unknown:
@@ -587,7 +606,9 @@ class SqliteLogins:
     def remove_expired(self, now: float) -> None:
         expired = [login.id for login in self.list_all() if login.expires_at + RETENTION_SECONDS < now]
         with self._database.transaction() as connection:
-            connection.executemany("DELETE FROM logins WHERE id=?", [(login_id,) for login_id in expired])
+            connection.executemany(
+                "DELETE FROM logins WHERE id=?", [(json.dumps(login_id),) for login_id in expired]
+            )
 
 
 class SqliteList(Generic[T]):

@@ -7,16 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from hermes_mcp_auth_remote.errors import AuthorizationRequired
+from hermes_mcp_auth_remote.errors import AuthorizationRequired, TimedOut
+from hermes_mcp_auth_remote.oauth.wire import Request, Response
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.leases import acquire_lease
-from hermes_mcp_auth_remote.values import Server
+from hermes_mcp_auth_remote.service.refresh import SENT_REQUEST_SECONDS
+from hermes_mcp_auth_remote.store.protocol import Lease, LeaseStore
+from hermes_mcp_auth_remote.values import Secret, Server
 from tests.consent_form import approve, approve_device
 from tests.demo.manual_client import ManualClock
 from tests.parts.authorization_server import Behaviour, Demo
 from tests.requirements import covers
+from tests.service.fakes import EXPIRED_AT, FakeServer, get_header, grant_tokens
 from tests.service.helpers import CHAT, KEY, TERMINAL
-from tests.store.stores import STORES
+from tests.store.builders import build_credentials
+from tests.store.stores import STORES, WITH_TIMED_LEASES
 
 pytestmark = pytest.mark.slow
 
@@ -131,3 +136,65 @@ def test_the_session_of_a_worker_that_holds_the_lease_is_not_refreshed_by_the_ot
         assert await refresh == await first.session(server).header()
 
     asyncio.run(main())
+
+
+def expire_lease(leases: LeaseStore, clock: ManualClock) -> None:
+    """Let the clock end the lease of KEY, as if its holder were dead or stopped."""
+    for _ in range(20):
+        clock.now += 5
+        if not leases.is_leased(KEY):
+            return
+    raise AssertionError("The lease has not ended in 100 seconds.")
+
+
+with_timed_leases = pytest.mark.parametrize("workers", WITH_TIMED_LEASES, indirect=True)
+
+
+@covers("shared-store")
+@with_timed_leases
+def test_a_refresh_token_that_a_dead_worker_may_have_spent_is_sent_later(
+    workers: list[AuthService], clock: ManualClock
+) -> None:
+    authorization_server = FakeServer()
+    stores = [worker._deps.store for worker in workers]
+    stores[0].save_login(KEY, build_credentials())
+    clock.now = EXPIRED_AT
+    lease = stores[0].try_lease(KEY)
+    assert lease is not None
+    lease.record_request()
+    expire_lease(stores[1], clock)
+    service = AuthService(store=stores[1], run_exchange=authorization_server.run_exchange, clock=clock)
+    # The second try comes after the first one has released its lease.
+    for _ in range(2):
+        with pytest.raises(TimedOut):
+            get_header(service)
+    assert authorization_server.requests == []
+    clock.now = EXPIRED_AT + SENT_REQUEST_SECONDS
+    assert get_header(service) == "Bearer new"
+    assert len(authorization_server.requests) == 1
+
+
+@covers("shared-store")
+@with_timed_leases
+def test_a_worker_that_loses_its_lease_during_a_refresh_stores_the_new_tokens(
+    workers: list[AuthService], clock: ManualClock
+) -> None:
+    stores, leases = [worker._deps.store for worker in workers], list[Lease]()
+    stores[0].save_login(KEY, build_credentials())
+    clock.now = EXPIRED_AT
+
+    def grant_late(token_request: Request) -> Response:
+        expire_lease(stores[1], clock)
+        lease = stores[1].try_lease(KEY)
+        assert lease is not None
+        leases.append(lease)
+        return grant_tokens(token_request)
+
+    service = AuthService(store=stores[0], run_exchange=FakeServer(grant_late).run_exchange, clock=clock)
+    assert get_header(service) == "Bearer new"
+    stored_tokens = stores[1].read(KEY).credentials.tokens
+    assert stored_tokens is not None
+    assert stored_tokens.refresh_token == Secret("rotated")
+    # The end of the refresh leaves the lease of its successor as it is.
+    assert stores[1].is_leased(KEY)
+    leases[0].release()

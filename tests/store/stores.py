@@ -37,4 +37,6 @@ STORES: dict[str, OpenStore] = {
     "sqlite": _open_sqlite,
     WITHOUT_FEED: _open_sqlite_without_feed,
 }
+# The stores whose leases end by the clock, also while their holder lives.
+WITH_TIMED_LEASES = tuple(name for name in STORES if name != "files")
 OpenAgain = Callable[[], Store]

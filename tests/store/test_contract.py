@@ -8,17 +8,20 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from hermes_mcp_auth_remote.errors import LoginError, LoginNotFound, StoreBusy
 from hermes_mcp_auth_remote.login import Login, apply_event
+from hermes_mcp_auth_remote.oauth.client import Client
 from hermes_mcp_auth_remote.oauth.token_refusal import TokenRefusal
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.leases import acquire_lease
-from hermes_mcp_auth_remote.store.credentials import Credentials
+from hermes_mcp_auth_remote.store.credentials import Credentials, UnansweredClient
 from hermes_mcp_auth_remote.store.protocol import (
     ANY,
     UNKNOWN,
@@ -29,8 +32,10 @@ from hermes_mcp_auth_remote.store.protocol import (
     Store,
     StoreConflict,
     Stored,
+    Version,
 )
 from hermes_mcp_auth_remote.values import CredentialKey, Secret, Server
+from tests.demo.manual_client import ManualClock
 from tests.requirements import covers
 from tests.service.fakes import EXPIRED_AT, FakeServer
 from tests.service.helpers import wait_until
@@ -39,12 +44,15 @@ from tests.store.builders import (
     KEY,
     LOGIN_ID,
     NOW,
+    REDIRECT_URI,
     build_credentials,
     build_login,
     keys_of,
     with_client_id,
 )
-from tests.store.stores import STORES, WITHOUT_FEED, OpenAgain
+from tests.store.stores import STORES, WITH_TIMED_LEASES, WITHOUT_FEED, OpenAgain
+
+with_timed_leases = pytest.mark.parametrize("store_name", WITH_TIMED_LEASES)
 
 
 @pytest.fixture(params=STORES)
@@ -122,6 +130,163 @@ def test_a_write_with_an_old_version_is_refused_and_returns_what_is_stored(store
     assert store.read(KEY).credentials.tokens is not None
 
 
+@covers("store-contract")
+def test_a_deleted_version_is_never_used_again(store: Store) -> None:
+    # A session that glances only after the next login must see that its tokens are gone.
+    versions = list[object]()
+    for generation in range(3):
+        versions.append(save_login(store, generation).version)
+        assert store.glance(KEY) in {versions[-1], UNKNOWN}
+        assert store.delete(KEY)
+        assert store.glance(KEY) in {None, UNKNOWN}
+        assert store.read(KEY) == (Credentials(), None)
+    assert len(set(versions)) == 3
+
+
+@with_timed_leases
+def test_two_writers_that_replace_one_version_do_not_both_succeed(
+    store: Store, open_store: OpenAgain
+) -> None:
+    # A worker may write after it has lost its lease.
+    fresh = build_credentials(1).tokens
+    assert fresh is not None
+    stores, outcomes, barrier = (store, open_store()), list[bool](), threading.Barrier(2)
+
+    def write(target: Store, version: Version | None) -> None:
+        barrier.wait(20)
+        try:
+            target.save_tokens(KEY, fresh, None, expect=version)
+        except StoreConflict:
+            outcomes.append(False)
+        else:
+            outcomes.append(True)
+
+    for _ in range(20):
+        version = save_login(store).version
+        threads = [threading.Thread(target=write, args=(each, version)) for each in stores]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert (outcomes.count(True), outcomes.count(False)) == (20, 20)
+
+
+def read_credentials(store: Store) -> Credentials:
+    """Return what is stored for KEY, without the document of the client, to which a store adds defaults."""
+    credentials = store.read(KEY).credentials
+    client = credentials.client
+    return credentials if client is None else replace(credentials, client=replace(client, document={}))
+
+
+def build_dpop_credentials() -> Credentials:
+    credentials = build_credentials()
+    assert credentials.tokens is not None
+    tokens = replace(credentials.tokens, scheme="DPoP")
+    return replace(credentials, tokens=tokens, proof_key=Secret('{"kty": "EC", "d": "private"}'))
+
+
+@covers("store-contract")
+def test_a_refresh_replaces_nothing_but_the_tokens_and_the_binding(
+    store: Store, open_store: OpenAgain
+) -> None:
+    credentials = build_dpop_credentials()
+    store.save_login(KEY, credentials)
+    assert read_credentials(open_store()) == credentials
+    assert credentials.tokens is not None
+    assert credentials.binding is not None
+    tokens = replace(credentials.tokens, access_token=Secret("access-of-a-refresh"))
+    binding = replace(
+        credentials.binding,
+        refreshed_at=NOW + 1,
+        config_files="1/2",
+        needed_scope=frozenset({"admin"}),
+        is_public_only=True,
+        unanswered_client=UnansweredClient("client-0", Client("client-1", redirect_uris=(REDIRECT_URI,))),
+    )
+    store.save_tokens(KEY, tokens, binding)
+    found = read_credentials(open_store())
+    assert found.binding is not None
+    mark = found.binding.unanswered_client
+    assert mark is not None
+    assert mark.replacement is not None
+    assert (mark.client_id, mark.replacement.client_id) == ("client-0", "client-1")
+    found = replace(found, binding=replace(found.binding, unanswered_client=binding.unanswered_client))
+    assert found == replace(credentials, tokens=tokens, binding=binding)
+
+
+@covers("store-contract")
+def test_a_login_removes_the_parts_that_it_does_not_have(store: Store) -> None:
+    store.save_login(KEY, build_dpop_credentials())
+    tokens = build_credentials(1).tokens
+    assert tokens is not None
+    tokens = replace(tokens, account=None, refresh_expires_at=None)
+    store.save_login(KEY, Credentials(tokens))
+    assert store.read(KEY).credentials == Credentials(tokens)
+
+
+def test_credentials_without_tokens_leave_the_stored_tokens(store: Store) -> None:
+    client_only = replace(build_credentials(), tokens=None)
+    assert store.save_login(KEY, client_only) is None
+    # Without tokens there is no session to list, and no version that a write could expect.
+    assert (read_credentials(store), store.read(KEY).version) == (client_only, None)
+    assert store.list_summaries() == []
+    assert list(store.iterate_sessions()) == []
+    store.save_login(KEY, build_credentials(), expect=None)
+    store.save_login(KEY, client_only)
+    assert read_credentials(store) == build_credentials()
+    assert store.delete(KEY)
+
+
+@covers("store-contract")
+def test_only_the_rejected_client_is_dropped(store: Store) -> None:
+    credentials = save_login(store).credentials
+    other_client = build_credentials(1).client
+    assert credentials.client is not None
+    assert other_client is not None
+    store.drop_client(KEY, other_client)
+    assert store.read(KEY).credentials == credentials
+    store.drop_client(KEY, credentials.client)
+    assert store.read(KEY).credentials == replace(credentials, client=None)
+    # The authorization server may accept the metadata document of a client all the same.
+    assert not store.is_cimd_disabled(KEY)
+
+
+@covers("store-contract")
+def test_a_rejected_metadata_document_is_remembered_until_a_logout(
+    store: Store, open_store: OpenAgain
+) -> None:
+    document = Client("https://client.example/metadata.json", redirect_uris=(REDIRECT_URI,))
+    store.drop_client(KEY, document)
+    save_login(store)
+    assert open_store().is_cimd_disabled(KEY)
+    assert not store.is_cimd_disabled(CredentialKey(KEY.server_name, "telegram:1"))
+    store.delete(KEY)
+    assert not store.is_cimd_disabled(KEY)
+
+
+def test_the_identity_of_the_configuration_is_stored_for_its_url_only(store: Store) -> None:
+    binding = save_login(store).credentials.binding
+    assert binding is not None
+    for url, expected in (("https://other.example/mcp", None), (binding.server_url, "1/2")):
+        store.save_config_identity(KEY, url, "1/2")
+        stored_binding = store.read(KEY).credentials.binding
+        assert stored_binding is not None
+        assert stored_binding.config_files == expected
+
+
+@pytest.mark.parametrize("name", ["\udcff\udcfe", "a\0b", "\x1b[2J", "", "../x", "%", "Ä'\""])
+def test_any_text_may_be_a_name_or_an_owner(store: Store, name: str) -> None:
+    # A name may come from an argument or from config.yaml, and an error is an McpAuthError.
+    for key in (CredentialKey(name), CredentialKey("notes", name)):
+        assert store.read(key) == (Credentials(), None)
+        assert store.glance(key) in {None, UNKNOWN}
+        assert not store.delete(key)
+        assert store.list_summaries(key.owner) == []
+    with pytest.raises(LoginNotFound):
+        store.logins.get(name)
+    assert store.logins.glance(name) in {None, UNKNOWN}
+
+
 def test_a_write_never_returns_the_version_of_another_writer(store: Store, open_store: OpenAgain) -> None:
     versions, others = list[object](), list[object]()
     fresh = build_credentials(1).tokens
@@ -187,6 +352,70 @@ def test_a_change_returns_the_version_of_the_record(store: Store, open_store: Op
         store.logins.get("x" * 20)
 
 
+def change_during(other: threading.Thread) -> None:
+    """Let another thread change the same value: at once, or after this change if the store locks it."""
+    if other.ident is None:
+        other.start()
+        other.join(0.05)
+
+
+@covers("store-contract")
+def test_exactly_one_of_two_concurrent_claims_succeeds(store: Store, open_store: OpenAgain) -> None:
+    store.logins.add(build_login())
+    outcomes = list[str]()
+
+    def claim(target: Store, apply_change: Callable[[Login], Login]) -> None:
+        try:
+            target.logins.change(LOGIN_ID, apply_change)
+        except LoginError:
+            outcomes.append("refused")
+        else:
+            outcomes.append("claimed")
+
+    other = threading.Thread(target=claim, args=(open_store(), lambda login: apply_event(login, "claim")))
+
+    def claim_during_another(login: Login) -> Login:
+        change_during(other)
+        return apply_event(login, "claim")
+
+    claim(store, claim_during_another)
+    other.join()
+    assert sorted(outcomes) == ["claimed", "refused"]
+
+
+def test_a_change_does_not_bring_a_removed_login_back(store: Store, open_store: OpenAgain) -> None:
+    store.logins.add(build_login())
+    other = threading.Thread(target=open_store().logins.remove_expired, args=(NOW + 86_400,))
+
+    def change_during_removal(login: Login) -> Login:
+        change_during(other)
+        return replace(login, message_ids=("7",))
+
+    with suppress(LoginNotFound):
+        store.logins.change(LOGIN_ID, change_during_removal)
+    other.join()
+    with pytest.raises(LoginNotFound):
+        store.logins.get(LOGIN_ID)
+    with pytest.raises(LoginNotFound):
+        store.logins.change(LOGIN_ID, lambda login: login)
+
+
+def test_logins_are_listed_in_the_order_of_their_start(store: Store) -> None:
+    for login_id, started_at in (("c" * 20, NOW), ("a" * 20, NOW + 1), ("b" * 20, NOW + 2)):
+        store.logins.add(replace(build_login(login_id), started_at=started_at))
+    for logins in (store.logins.list_all(), store.logins.list_open()):
+        assert [login.id[0] for login in logins] == ["c", "a", "b"]
+
+
+def test_a_login_stays_for_an_hour_after_its_end(store: Store) -> None:
+    store.logins.add(build_login())
+    ended_at = build_login().expires_at
+    store.logins.remove_expired(ended_at + 3590)
+    assert store.logins.get(LOGIN_ID) == build_login()
+    store.logins.remove_expired(ended_at + 3610)
+    assert store.logins.list_all() == []
+
+
 def test_open_logins_are_listed_by_owner_and_platform(store: Store) -> None:
     store.logins.add(build_login())
     store.logins.add(replace(build_login("another-login-that-is-over"), status="cancelled"))
@@ -199,18 +428,32 @@ def test_open_logins_are_listed_by_owner_and_platform(store: Store) -> None:
     assert store.logins.list_all() == []
 
 
-def test_a_changed_login_changes_the_version_of_all(
+def has_other_version(store: Store, versions: set[object]) -> bool:
+    """True if the version of all logins is none of these."""
+    return store.logins.glance_all() not in versions
+
+
+def test_each_write_of_a_login_changes_the_version_of_all(
     store: Store, open_store: OpenAgain, store_name: str
 ) -> None:
-    store.logins.add(build_login())
     if store_name == WITHOUT_FEED:
+        store.logins.add(build_login())
         assert store.logins.glance_all() is UNKNOWN
         return
-    wait_until(lambda: store.logins.glance_all() is not UNKNOWN)
-    before = store.logins.glance_all()
-    open_store().logins.change(LOGIN_ID, lambda login: replace(login, message_ids=("7",)))
-    assert store.logins.glance_all() != before
-    wait_until(lambda: store.logins.glance_all() not in {UNKNOWN, before})
+    other = open_store().logins
+    writes: list[Callable[[], object]] = [
+        lambda: other.add(build_login()),
+        lambda: other.add(build_login("another-login-of-a-user")),
+        lambda: other.change(LOGIN_ID, lambda login: apply_event(login, "claim")),
+        lambda: open_store().save_login(KEY, build_credentials(), LOGIN_ID),
+        lambda: other.remove_expired(NOW + 86_400),
+    ]
+    for write in writes:
+        wait_until(lambda: store.logins.glance_all() is not UNKNOWN)
+        seen: set[object] = {UNKNOWN, store.logins.glance_all()}
+        write()
+        assert store.logins.glance_all() not in seen - {UNKNOWN}
+        wait_until(partial(has_other_version, store, seen))
 
 
 def test_saving_a_login_marks_it_as_done(store: Store) -> None:
@@ -218,6 +461,15 @@ def test_saving_a_login_marks_it_as_done(store: Store) -> None:
     store.save_login(KEY, build_credentials(), LOGIN_ID)
     assert store.logins.get(LOGIN_ID).status == "done"
     assert not store.recover_login(KEY, LOGIN_ID)
+
+
+def test_credentials_are_stored_also_if_their_login_is_gone_or_over(store: Store) -> None:
+    # The tokens cannot be requested again, and the caller has checked the login under the lease.
+    store.logins.add(replace(build_login(), status="cancelled"))
+    for generation, login_id in enumerate((LOGIN_ID, "a-login-that-was-removed")):
+        store.save_login(KEY, build_credentials(generation), login_id)
+        assert read_credentials(store) == build_credentials(generation)
+    assert store.logins.get(LOGIN_ID).status == "cancelled"
 
 
 def test_keys_are_listed_by_owner(store: Store) -> None:
@@ -353,7 +605,19 @@ def test_a_login_that_is_over_is_stored_without_its_secrets(store: Store) -> Non
 
 def test_people_are_changed_by_a_pure_function(store: Store, open_store: OpenAgain) -> None:
     person = Person("telegram", "42", is_admin=True, admitted_by="", admitted_at=NOW)
-    assert store.people.change(lambda people: [*people, person]) == [person]
+    guest = Person("discord", "7", is_admin=False, admitted_by="42", admitted_at=NOW + 1)
+    other = threading.Thread(target=open_store().people.change, args=(lambda people: [*people, guest],))
+
+    def add_during_another_change(people: list[Person]) -> list[Person]:
+        change_during(other)
+        return [*people, person]
+
+    assert person in store.people.change(add_during_another_change)
+    other.join()
+    assert set(open_store().people.list_all()) == {person, guest}
+    assert store.people.change(lambda people: [it for it in people if it != guest]) == [person]
+    with pytest.raises(ZeroDivisionError):
+        store.people.change(lambda people: people[: 1 // 0])
     assert open_store().people.list_all() == [person]
 
 
@@ -372,11 +636,25 @@ def test_records_of_other_tokens_do_not_count(store: Store, open_store: OpenAgai
     assert (store.refresh_failures.read(KEY, tokens), store.token_refusals.read(KEY, tokens)) == (None, None)
 
 
-def test_notices_are_changed_by_a_pure_function(store: Store) -> None:
-    notice = Notice("telegram", "42", KEY, is_over=True, at=NOW)
+def test_notices_are_changed_by_a_pure_function(store: Store, open_store: OpenAgain) -> None:
+    notice = Notice("telegram", "42", KEY, is_over=True, at=NOW, of_tokens=NOW - 1, message="9")
     assert store.notices.change(lambda notices: [*notices, notice]) == []
     assert store.notices.change(lambda notices: notices) == [notice]
     assert store.notices.list_all() == [notice]
+    later = Notice("telegram", "43", CredentialKey("notes", "telegram:43"), is_over=False, at=NOW)
+    other = threading.Thread(target=open_store().notices.change, args=(lambda notices: [*notices, later],))
+
+    def replace_during_another_change(notices: list[Notice]) -> list[Notice]:
+        change_during(other)
+        return [replace(it, message="10") if it == notice else it for it in notices]
+
+    # One process sends each notice: the one whose change did not find it.
+    assert notice in store.notices.change(replace_during_another_change)
+    other.join()
+    assert set(open_store().notices.list_all()) == {replace(notice, message="10"), later}
+    with pytest.raises(ZeroDivisionError):
+        store.notices.change(lambda notices: notices[: 1 // 0])
+    assert len(store.notices.list_all()) == 2
 
 
 @pytest.mark.parametrize("name", [KEY, Poller("a-poller-of-device-logins")])
@@ -391,6 +669,107 @@ def test_a_lease_has_one_holder_at_a_time(
     lease.release()
     lease.release()
     assert not open_store().is_leased(name)
+
+
+@covers("store-contract")
+def test_a_lease_that_was_released_does_not_end_the_next_one(store: Store, open_store: OpenAgain) -> None:
+    first = store.try_lease(KEY)
+    assert first is not None
+    first.release()
+    second = open_store().try_lease(KEY)
+    assert second is not None
+    first.release()
+    assert store.is_leased(KEY)
+    assert store.try_lease(KEY) is None
+    second.release()
+
+
+def test_each_key_and_poller_has_a_lease_of_its_own(store: Store) -> None:
+    names = (KEY, CredentialKey(KEY.server_name, "telegram:1"), CredentialKey("other"), Poller("p" * 20))
+    leases = [store.try_lease(name) for name in names]
+    assert None not in leases
+    for lease in leases:
+        assert lease is not None
+        lease.release()
+
+
+@covers("store-contract")
+def test_a_lease_outlives_the_writes_of_its_holder(store: Store, open_store: OpenAgain) -> None:
+    # Until the logout has ended, no other process may read the tokens that it revokes and refresh them.
+    lease = store.try_lease(KEY)
+    assert lease is not None
+    saved, tokens = save_login(store), build_credentials(1).tokens
+    assert saved.credentials.client is not None
+    assert tokens is not None
+    store.save_tokens(KEY, tokens, saved.credentials.binding)
+    store.drop_client(KEY, saved.credentials.client)
+    store.delete(KEY)
+    assert open_store().is_leased(KEY)
+    assert open_store().try_lease(KEY) is None
+    lease.release()
+    assert not store.is_leased(KEY)
+
+
+@pytest.mark.parametrize("has_result", [True, False])
+def test_a_request_whose_holder_released_the_lease_is_not_recorded(store: Store, *, has_result: bool) -> None:
+    lease = store.try_lease(KEY)
+    assert lease is not None
+    lease.record_request()
+    if has_result:
+        save_login(store)
+    # The holder lives, so it knows what came of its request.
+    lease.release()
+    after = store.try_lease(KEY)
+    assert after is not None
+    assert after.request_sent_at is None
+    after.release()
+
+
+@with_timed_leases
+@pytest.mark.parametrize("name", [KEY, Poller("a-poller-of-device-logins")])
+def test_the_lease_of_a_dead_process_ends_by_the_clock(
+    store_name: str, tmp_path: Path, name: CredentialKey | Poller
+) -> None:
+    clock = ManualClock()
+    assert STORES[store_name](tmp_path, clock).try_lease(name) is not None
+    store = STORES[store_name](tmp_path, clock)
+    clock.now += 5
+    assert store.is_leased(name)
+    # A refresh token that the dead process may have spent is sent 100 s after its request.
+    clock.now += 95
+    assert not store.is_leased(name)
+    lease = store.try_lease(name)
+    assert lease is not None
+    lease.release()
+
+
+@covers("store-contract")
+@with_timed_leases
+def test_the_request_of_a_lost_lease_stays_recorded_until_tokens_are_stored(
+    store_name: str, tmp_path: Path
+) -> None:
+    clock = ManualClock()
+    store = STORES[store_name](tmp_path, clock)
+    save_login(store)
+    lost = store.try_lease(KEY)
+    assert lost is not None
+    lost.record_request()
+    # As if the process of `lost` were stopped: only the clock ends its lease.
+    while store.is_leased(KEY):
+        assert clock.now < NOW + 100
+        clock.now += 5
+    for _ in range(2):
+        lease = STORES[store_name](tmp_path, clock).try_lease(KEY)
+        assert lease is not None
+        assert lease.request_sent_at == NOW
+        lost.release()
+        assert store.try_lease(KEY) is None
+        lease.release()
+    save_login(store, 1)
+    lease = store.try_lease(KEY)
+    assert lease is not None
+    assert lease.request_sent_at is None
+    lease.release()
 
 
 @pytest.mark.parametrize("in_flight", [True, False])
