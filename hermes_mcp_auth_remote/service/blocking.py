@@ -14,6 +14,7 @@ from hermes_mcp_auth_remote.login import Connection, Login
 from hermes_mcp_auth_remote.oauth.urls import is_same_address
 from hermes_mcp_auth_remote.service.complete_login import LoginCompletion
 from hermes_mcp_auth_remote.service.dependencies import Dependencies
+from hermes_mcp_auth_remote.service.leases import release_lease
 from hermes_mcp_auth_remote.service.redirect_uris import redirect_uri_for
 from hermes_mcp_auth_remote.store.connection import connection_from_credentials
 from hermes_mcp_auth_remote.store.credentials import Credentials
@@ -104,7 +105,7 @@ class BlockingReader:
             try:
                 store.save_config_identity(key, binding.server_url, server.config_files)
             finally:
-                lease.release()
+                release_lease(lease)
 
     def keys(self, owner: Owner | AnyValue = ANY) -> list[CredentialKey]:
         """List every server and owner with stored tokens, or those of one owner; raises StoreError."""

@@ -39,6 +39,7 @@ from hermes_mcp_auth_remote.oauth.token import Tokens, shift_times
 from hermes_mcp_auth_remote.oauth.wire import Exchange, Request, Response
 from hermes_mcp_auth_remote.service.complete_login import LoginCompletion
 from hermes_mcp_auth_remote.service.dependencies import Dependencies, ExchangeRunner
+from hermes_mcp_auth_remote.service.leases import release_lease
 from hermes_mcp_auth_remote.service.poll_scheduler import (
     STORE_CHECK_SECONDS,
     DoneCallback,
@@ -297,7 +298,7 @@ class DevicePoller:
             await self._http_clients.aclose()
         lease, self._poller_lease = self._poller_lease, None
         if lease is not None:
-            await run_file_work(lease.release)
+            await run_file_work(release_lease, lease)
 
     def reset_in_child(self) -> None:
         """Use a new poller id in a forked child; the parent's poller goes on."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
-from hermes_mcp_auth_remote.errors import StoreBusy
+from hermes_mcp_auth_remote.errors import StoreBusy, StoreError
 from hermes_mcp_auth_remote.store.protocol import Lease, LeaseStore
 from hermes_mcp_auth_remote.threads import run_undoable_file_work, run_unstoppable_file_work
 from hermes_mcp_auth_remote.values import CredentialKey
@@ -34,9 +34,18 @@ async def acquire_lease(
         yield lease
     finally:
         if in_flight:
-            lease.release()
+            release_lease(lease)
         else:
-            await run_unstoppable_file_work(lease.release)
+            await run_unstoppable_file_work(release_lease, lease)
+
+
+def release_lease(lease: Lease) -> None:
+    """Release a lease; ignores a StoreError, because the work under the lease is done and may be stored.
+
+    A lease that cannot be released ends by its time.
+    """
+    with suppress(StoreError):
+        lease.release()
 
 
 async def _try_lease_in_thread(leases: LeaseStore, key: CredentialKey) -> Lease | None:
@@ -45,4 +54,4 @@ async def _try_lease_in_thread(leases: LeaseStore, key: CredentialKey) -> Lease 
 
 def _release_unused(lease: Lease | None) -> None:
     if lease is not None:
-        lease.release()
+        release_lease(lease)

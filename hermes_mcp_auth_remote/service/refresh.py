@@ -448,11 +448,11 @@ class TokenSource:
             return self._use_old_token(stored, refused_header, error)
         now = self._deps.clock()
         is_token_valid = _is_token_valid(tokens, refused_header, now)
-        obstacle = self._refresh_obstacle(stored, tokens, lease, now, is_token_valid=is_token_valid)
+        obstacle = self._refresh_obstacle(
+            stored, tokens, lease, now, is_token_valid=is_token_valid
+        ) or _record_request(lease)
         if obstacle is not None:
             return self._use_old_token(stored, refused_header, obstacle)
-        if lease is not None:
-            lease.record_request()
         try:
             new_tokens = await self._send_refresh(credentials, now)
         except McpAuthError as error:
@@ -673,6 +673,19 @@ class TokenSource:
         return AuthorizationRequired(
             name, reason=reason, challenge=challenge, server_message=server_message, advice=advice
         )
+
+
+def _record_request(lease: Lease | None) -> StoreError | None:
+    """Record that a token request is sent now, or return the error that prevents it.
+
+    Without the record, the next holder of the lease could send the same refresh token again.
+    """
+    try:
+        if lease is not None:
+            lease.record_request()
+    except StoreError as error:
+        return error
+    return None
 
 
 def _is_token_valid(tokens: Tokens, refused_header: Secret | None, now: float) -> bool:
