@@ -6,6 +6,9 @@ process can use the store at once, and holds no lease of its parent.
 
 Each write returns the version that it wrote, so a caller never takes another writer's version for its own.
 A `change` function is pure: a store may call it again if another process has written in the meantime.
+
+A server name or an owner may be any text, also one with a NUL or a lone surrogate, which some databases
+refuse.
 """
 
 from __future__ import annotations
@@ -27,7 +30,10 @@ from hermes_mcp_auth_remote.values import CredentialKey, Owner
 T = TypeVar("T")
 
 Version = NewType("Version", str)
-"""Identifies a stored value. Opaque: only `==` is allowed."""
+"""Identifies a stored value. Opaque: only `==` is allowed.
+
+A key or a login never gets a version again that it had before, also not after a delete.
+"""
 
 
 # How many entries a listing returns at a time.
@@ -48,7 +54,10 @@ ANY: Final = _Marker.ANY
 AnyValue: TypeAlias = Literal[_Marker.ANY]
 
 ExpectedVersion: TypeAlias = Version | AnyValue | None
-"""The version that a write replaces. None: the write fails if a value is stored. ANY: no check."""
+"""The version that a write replaces. None: the write fails if tokens are stored. ANY: no check.
+
+A store whose leases end by time compares and writes in one step: a caller may have lost its lease.
+"""
 
 
 class Stored(NamedTuple):
@@ -135,22 +144,33 @@ LeaseName: TypeAlias = CredentialKey | Poller
 
 
 class Lease(Protocol):
-    """An exclusive right, also between threads of one process. It ends with `release` or with the process."""
+    """An exclusive right, also between threads of one process. It ends with `release` or with the process.
+
+    A database cannot see a process die: there, a lease also ends by the time of the store's clock, and the
+    store extends it while its holder lives. A holder that has lost its lease is not told. Its writes still
+    count, because they name the version that they replace.
+    """
 
     @property
     def request_sent_at(self) -> float | None:
-        """When an earlier holder sent a token request and ended without a result; else None.
+        """When an earlier holder sent a token request, by the store's clock, if it never released its lease.
 
-        The refresh token may be used up then. A file store does not record it.
+        None if no holder did so, or if tokens of the key have been stored since. The refresh token may be
+        used up. So the record also stays if a later holder releases the lease without a request of its own.
+        A file store does not record it.
         """
         ...
 
     def record_request(self) -> None:
-        """Record that the holder now sends a token request."""
+        """Record that the holder now sends a token request; if this raises a StoreError, it sends none."""
         ...
 
     def release(self) -> None:
-        """End the lease; does nothing if it has ended."""
+        """End the lease, and remove this holder's record of a request: it knows the result.
+
+        Does nothing if the lease has ended, also if there is another holder by now. Raises StoreError; the
+        service then goes on, and the lease ends by its time.
+        """
         ...
 
 
@@ -209,7 +229,9 @@ class CredentialStore(Protocol):
         """Store the credentials of a new login, all of them or none, and mark the login `login_id` as done.
 
         If client, metadata or binding is None, the stored one is removed, because it belongs to other tokens.
-        If tokens is None, the stored tokens stay. Raises StoreConflict, StoreUnwritable, StoreUnsafe.
+        The same holds for the proof key, unless tokens is None: then the stored tokens and their key stay. If
+        the login `login_id` is gone or over, the credentials are stored all the same. Returns None if no
+        tokens are stored. Raises StoreConflict, StoreUnwritable, StoreUnsafe.
         """
         ...
 
@@ -237,12 +259,17 @@ class CredentialStore(Protocol):
     ) -> Version | None:
         """Remove a client that the authorization server rejects, so that the next login registers a new one.
 
-        Does nothing if another client is stored by now. Raises as `save_login` does.
+        If another client is stored by now, it stays. If the id of an unregistered client is an https URL, it
+        names a client ID metadata document: record the rejection for `is_cimd_disabled`, whatever client is
+        stored. Raises as `save_login` does.
         """
         ...
 
     def is_cimd_disabled(self, key: CredentialKey) -> bool:
-        """True if the authorization server has rejected the client ID metadata document of this key."""
+        """True if the authorization server has rejected the client ID metadata document of this key.
+
+        `drop_client` records it, and only `delete` resets it.
+        """
         ...
 
     def check_can_store(self, key: CredentialKey) -> None:
@@ -257,7 +284,10 @@ class CredentialStore(Protocol):
         ...
 
     def delete(self, key: CredentialKey) -> bool:
-        """Remove everything that is stored for a key; True if there was something. Raises StoreError."""
+        """Remove everything that is stored for a key except its lease; True if there was something.
+
+        The caller may hold the lease. Raises StoreError.
+        """
         ...
 
     def list_summaries(
@@ -349,7 +379,10 @@ class LoginStore(Protocol):
         ...
 
     def list_open(self, owner: Owner | AnyValue = ANY, platform: str | AnyValue = ANY) -> list[Login]:
-        """Return the logins that are not over, optionally of one owner or of one platform."""
+        """Return the logins that are not over, optionally of one owner or of one platform.
+
+        They are in the order of their start. Skips logins that cannot be read.
+        """
         ...
 
     def remove_expired(self, now: float) -> None:
