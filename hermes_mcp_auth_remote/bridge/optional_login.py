@@ -58,7 +58,7 @@ class OptionalLogin:
 
         Raises as `Session.header` does. Raises a NetworkError or ConfigError if no request can be sent.
         """
-        if self._session.has_tokens():
+        if await self._session.has_tokens():
             return await self._session.header()
         if self._needs_token is None:
             if self._probe_task is None or self._probe_task.done():

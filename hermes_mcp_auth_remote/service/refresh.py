@@ -48,8 +48,8 @@ from hermes_mcp_auth_remote.service.single_flight import join
 from hermes_mcp_auth_remote.service.unsaved_tokens import BufferedCredentialStore
 from hermes_mcp_auth_remote.store.connection import session_ended_reason
 from hermes_mcp_auth_remote.store.credentials import Credentials
-from hermes_mcp_auth_remote.store.protocol import ANY, Lease, StoreConflict, Stored, Unknown, Version
-from hermes_mcp_auth_remote.threads import run_in_own_thread, submit_file_work
+from hermes_mcp_auth_remote.store.protocol import ANY, UNKNOWN, Lease, StoreConflict, Stored, Unknown, Version
+from hermes_mcp_auth_remote.threads import run_file_work, run_in_own_thread, submit_file_work
 from hermes_mcp_auth_remote.values import CredentialKey, Secret, Server
 
 # After a refresh that failed temporarily, the old token is used for this time before the next try.
@@ -165,6 +165,17 @@ class TokenSource:
     def glance(self) -> Version | Unknown | None:
         """Return the version of the stored tokens; never waits."""
         return self._deps.store.glance(self._key)
+
+    async def has_tokens(self) -> bool:
+        """Return as `Session.has_tokens` does."""
+        if self._buffered_store.has_unsaved:
+            return True
+        if (version := self.glance()) is not UNKNOWN:
+            return version is not None
+        try:
+            return (await run_file_work(self._deps.store.read, self._key)).version is not None
+        except StoreError:
+            return True
 
     def cached_token_for(self, tokens: Tokens, proof_key: Secret | None) -> CachedToken:
         """Return the cached header of tokens that the caller has just stored."""

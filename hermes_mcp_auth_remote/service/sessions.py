@@ -24,6 +24,7 @@ from hermes_mcp_auth_remote.service.event_loops import run_in_new_loop
 from hermes_mcp_auth_remote.service.prompting import InteractiveLogins
 from hermes_mcp_auth_remote.service.refresh import TokenSource
 from hermes_mcp_auth_remote.store.credentials import Credentials
+from hermes_mcp_auth_remote.store.protocol import UNKNOWN
 from hermes_mcp_auth_remote.traceback_redaction import hide_locals, with_hidden_locals
 from hermes_mcp_auth_remote.values import Clock, CredentialKey, Secret, Server, as_secret
 
@@ -126,11 +127,15 @@ class Session:
         del refused_header
         return _run_blocking(lambda: self.handle_challenge(secret_header, status, www_authenticate))
 
-    def has_tokens(self) -> bool:
-        """True if tokens are stored or could not be stored, also ones that have expired; never waits."""
-        token = self._cached_token
-        # Tokens in memory with a version were stored, so a logout has deleted them if no tokens are stored.
-        return self._tokens.glance() is not None or (token is not _NO_TOKEN and token.version is None)
+    async def has_tokens(self) -> bool:
+        """True if tokens are stored or could not be stored, also ones that have expired.
+
+        Reads the store if a glance cannot tell and no fresh token is in memory. True if the store cannot be
+        read: `header` raises the error.
+        """
+        if self._tokens.glance() is UNKNOWN and self.header_now() is not None:
+            return True
+        return await self._tokens.has_tokens()
 
     def report_retry(self, header: str, *, is_accepted: bool) -> None:
         """Record whether the server has accepted the header that replaced a refused one; never waits.

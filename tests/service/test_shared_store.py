@@ -95,6 +95,28 @@ def test_a_login_can_be_switched_and_cancelled_in_the_other_worker(
     asyncio.run(main())
 
 
+@covers("shared-store", "bridge-optional-login")
+def test_a_session_knows_whether_tokens_are_stored(
+    workers: list[AuthService], server: Server, clock: ManualClock
+) -> None:
+    first, second = workers
+
+    async def have_tokens() -> list[bool]:
+        clock.now += 2
+        return [await worker.session(server).has_tokens() for worker in workers]
+
+    async def main() -> None:
+        assert await have_tokens() == [False, False]
+        login = await first.start_login(server, TERMINAL)
+        address = await asyncio.to_thread(approve, login.authorization_url)
+        await first.complete_login(login.id, address, TERMINAL)
+        assert await have_tokens() == [True, True]
+        await second.logout(server)
+        assert await have_tokens() == [False, False]
+
+    asyncio.run(main())
+
+
 @covers("shared-store")
 def test_only_one_worker_polls_a_device_login_and_both_see_its_end(
     workers: list[AuthService], server: Server, demo: Demo
