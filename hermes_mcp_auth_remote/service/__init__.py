@@ -266,8 +266,8 @@ class AuthService:
     async def logins(self) -> list[Login]:
         """List the stored logins in the order of their start, and mark those that have expired.
 
-        Reads only the records that have changed since the last call. Starting a login removes the logins that
-        expired over an hour ago.
+        The file store reads only the records that have changed since the last call. Starting a login removes
+        the logins that expired over an hour ago.
         """
         return await run_file_work(self.blocking.logins)
 

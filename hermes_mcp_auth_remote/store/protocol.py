@@ -314,9 +314,10 @@ class CredentialStore(Protocol):
         """List the sessions whose users must act at `now` (epoch seconds), at most `limit`.
 
         They are in the order of `remind_at`; `after` is the last one of the page before. A database stores
-        `remind_at` (`store.connection`) with each write, and opens no secret here. The file store keeps it in
-        memory, because Hermes writes the same files: its first call reads all sessions, a later call those
-        that have changed since. A store may list sessions of servers that need no user. Raises StoreError.
+        `remind_at` (`store.connection.due_session`) with each write, also of a refresh failure, and opens no
+        secret here. The file store keeps it in memory, because Hermes writes the same files: its first call
+        reads all sessions, a later call those that have changed since. A store may list sessions of servers
+        that need no user. Raises StoreError.
         """
         ...
 
