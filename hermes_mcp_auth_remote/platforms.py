@@ -18,7 +18,8 @@ class ChatPlatform(NamedTuple):
     `mcp_auth_chats.<name>`. `extra` is the extra of this package that installs `libraries`, named as they are
     imported. `package` has a module `bot` with the coroutine `run_bot`. `first_step` says how a user who is
     not allowed yet gets the bot to respond. `pairing_link` opens the chat with the bot `{bot}` and sends it
-    `{code}` in a start command; empty if the platform has no such links.
+    `{code}` in a start command; empty if the platform has no such links. `command_prefix` precedes the names
+    of the commands of the bot that `serve` runs; its adapter uses the same (`Capabilities.command_prefix`).
     """
 
     name: str
@@ -32,6 +33,7 @@ class ChatPlatform(NamedTuple):
     package: str
     first_step: str
     pairing_link: str = ""
+    command_prefix: str = "/"
 
     def accepts_id(self, user_id: str) -> bool:
         """Return True if a text can be the id of a user, role or guild of this platform."""

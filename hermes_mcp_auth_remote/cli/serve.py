@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
     servers = ConfigServers(home)
     bots = [_make_bot(platform, options, home, chats, service, servers) for platform in platforms]
     if not options.json and not servers.names():
-        _print_example(home / "config.yaml", allows_urls=all(bot.policy.allows_urls for bot in bots))
+        _print_example(home / "config.yaml", bots)
     try:
         run_until_stopped(_serve(bots, as_json=options.json))
     except KeyboardInterrupt:
@@ -106,12 +106,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_example(path: Path, *, allows_urls: bool) -> None:
+def _print_example(path: Path, bots: list[Bot]) -> None:
     """Say how to configure a server, with lines to copy."""
     print_paragraph(f"No server is configured yet. Add one to {path}; the bot sees it at once:")
     print(EXAMPLE_CONFIG, file=sys.stderr, flush=True)
-    if allows_urls:
-        print_paragraph("An administrator can also send /connect and the https address of a server.")
+    if all(bot.policy.allows_urls for bot in bots):
+        commands = dict.fromkeys(f"{bot.platform.command_prefix}connect" for bot in bots)
+        print_paragraph(
+            f"An administrator can also send {join_alternatives(commands)} and the https address of a server."
+        )
 
 
 async def _serve(bots: list[Bot], *, as_json: bool) -> None:

@@ -41,14 +41,15 @@ class ChatAdvice:
         """
         with suppress(McpAuthError, OSError):
             configuration, chats = self._read_settings()
-            for platform, user_id in self._users(owner, chats):
+            for name, user_id in self._users(owner, chats):
                 # A login of this user must store the owner's tokens, not those of another owner.
-                if chats.owner(platform, user_id) == owner:
-                    command = login_command(server, via=f"{platform}:{user_id}", hides_url=True)
+                if chats.owner(name, user_id) == owner:
+                    command = login_command(server, via=f"{name}:{user_id}", hides_url=True)
+                    platform = PLATFORMS[name]
+                    connect = f"{platform.command_prefix}connect {server.name}"
                     is_listed = server.name in configuration.server_names()
-                    chat_command = f"send `/connect {server.name}` to the bot, or " if is_listed else ""
-                    title = PLATFORMS[platform].title
-                    return f"To log in from {title} instead, {chat_command}run `{command}`."
+                    chat_command = f"send `{connect}` to the bot, or " if is_listed else ""
+                    return f"To log in from {platform.title} instead, {chat_command}run `{command}`."
         return ""
 
     def _read_settings(self) -> _Settings:

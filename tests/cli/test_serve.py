@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -526,6 +527,22 @@ def test_the_tasks_that_a_bot_leaves_are_ended() -> None:
     with pytest.raises(McpAuthError, match=r"The Telegram bot has ended\."):
         asyncio.run(serve._serve([make_bot(run_and_leave_task)], as_json=True))
     assert left_tasks[0].cancelled()
+
+
+@covers("platform-table")
+def test_the_example_names_the_command_of_each_bot(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    async def run_nothing(started: Callable[[str], None]) -> None:
+        """Never run."""
+
+    bots = [replace(make_bot(run_nothing), policy=AllowList(connect_urls=True)) for _ in range(3)]
+    bots[2] = replace(bots[2], platform=DISCORD._replace(command_prefix="!mcp "))
+    serve._print_example(tmp_path / "config.yaml", bots)
+    text = " ".join(capsys.readouterr().err.split())
+    assert text.endswith(
+        "An administrator can also send /connect or !mcp connect and the https address of a server."
+    )
 
 
 def test_user_ids_are_parsed_with_and_without_a_platform() -> None:

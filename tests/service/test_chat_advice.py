@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hermes_mcp_auth_remote.errors import AuthorizationRequired
+from hermes_mcp_auth_remote.platforms import DISCORD, PLATFORMS
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.service.chat_advice import ChatAdvice
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
@@ -62,6 +63,16 @@ def test_the_chat_is_named_if_a_login_there_helps(
 ) -> None:
     write_config(tmp_path, chats)
     assert ChatAdvice(tmp_path, FileStore(tmp_path).people).text(NOTES, owner) == text
+
+
+@covers("advice-note", "platform-table")
+def test_the_chat_command_is_written_as_on_its_platform(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PLATFORMS, "discord", DISCORD._replace(command_prefix="!mcp "))
+    write_config(tmp_path, {"discord": {"admins": [5]}})
+    text = ChatAdvice(tmp_path, FileStore(tmp_path).people).text(NOTES, None)
+    assert text == chat_text(5, "Discord").replace("/connect", "!mcp connect")
 
 
 @covers("advice-note")
