@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 from urllib.parse import urlsplit
 
 from gateway_hooks.dialog.platform import ChatError
@@ -160,18 +161,32 @@ async def _stop_bots(tasks: list[asyncio.Task[None]]) -> None:
 async def _run_bot_or_raise(bot: Bot, on_started: Callable[[Bot, str], None]) -> None:
     try:
         await bot.run_bot(lambda name: on_started(bot, name))
-    except McpAuthError:
-        raise
-    except ChatError as error:
-        # The message of a ChatError tells the operator what is wrong.
-        raise ConfigError(str(error), f"Fix this and start the {bot.title} bot again.") from None
-    except OSError as error:
-        # Use only the error number: a library's text may contain a URL with the bot's token.
-        reason = "no connection" if error.errno is None else os.strerror(error.errno)
-        raise Unreachable(f"{bot.title} cannot be reached: {reason}.") from None
     except Exception as error:  # noqa: BLE001  a library's exception may quote the bot's token
-        raise McpAuthError(f"The {bot.title} bot has ended: {type(error).__name__}.") from None
+        raise _error_of_bot(bot, _first_of_group(error)) from None
     raise McpAuthError(f"The {bot.title} bot has ended.")
+
+
+def _first_of_group(error: Exception) -> Exception:
+    """Return the first error of a group: a bot that uses a TaskGroup raises one."""
+    while isinstance(error, ExceptionGroup):
+        error = cast("ExceptionGroup[Exception]", error).exceptions[0]
+    return error
+
+
+def _error_of_bot(bot: Bot, error: Exception) -> McpAuthError:
+    """Return the error for the operator. It contains no text of a library."""
+    match error:
+        case McpAuthError():
+            return error
+        case ChatError():
+            # The message of a ChatError tells the operator what is wrong.
+            return ConfigError(str(error), f"Fix this and start the {bot.title} bot again.")
+        case OSError():
+            # Use only the error number: a library's text may contain a URL with the bot's token.
+            reason = "no connection" if error.errno is None else os.strerror(error.errno)
+            return Unreachable(f"{bot.title} cannot be reached: {reason}.")
+        case _:
+            return McpAuthError(f"The {bot.title} bot has ended: {type(error).__name__}.")
 
 
 def _make_bot(

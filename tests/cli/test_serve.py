@@ -384,6 +384,12 @@ async def run_bots_and_list_started(*bots: Bot) -> list[str]:
         (ServerError("It answers nonsense."), ServerError, "It answers nonsense."),
         (OSError(111, f"http://x/bot{TOKEN}"), Unreachable, "Telegram cannot be reached"),
         (ValueError(TOKEN), McpAuthError, "The Telegram bot has ended: ValueError."),
+        (ExceptionGroup("", [ChatError("It is out.")]), ConfigError, "It is out."),
+        (
+            ExceptionGroup("", [ExceptionGroup("", [ValueError(TOKEN)])]),
+            McpAuthError,
+            "The Telegram bot has ended: ValueError.",
+        ),
         (None, McpAuthError, "The Telegram bot has ended."),
     ],
 )
