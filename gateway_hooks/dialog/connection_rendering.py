@@ -173,7 +173,7 @@ class ConnectionRenderer:
     def unknown_user_card(self, user_id: str, code: str = "") -> Card:
         """Return a card with the user's id, and a code with which an administrator can admit the user."""
         messages = self.renderer.messages
-        paragraphs = [messages.unknown_user.format(user=truncate(replace_unprintable(user_id), 60))]
+        paragraphs = [messages.unknown_user.format(user=truncate(replace_unprintable(user_id)))]
         if code:
             approve = f"{self.renderer.capabilities.word_prefix}approve"
             paragraphs.append(messages.unknown_user_code.format(approve=approve, code=code))

@@ -109,9 +109,9 @@ class ExposedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class RevokePerson:
-    """Remove a user that an administrator has admitted."""
+    """Remove a user that an administrator has admitted, by the tag of the user's id."""
 
-    user_id: str
+    user_tag: str
 
 
 @dataclass(frozen=True, slots=True)

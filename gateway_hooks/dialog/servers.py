@@ -62,9 +62,12 @@ class StaticServers:
         return self._servers[name]
 
 
-def tag_of(server_name: str) -> str:
-    """Return a short tag of a server's name. Buttons use it: a platform limits the length of actions."""
-    return sha256(server_name.encode("utf-8", "surrogatepass")).hexdigest()[:TAG_CHARS]
+def tag_of(name: str) -> str:
+    """Return a short tag of a server's name or a user's id, for the action of a button.
+
+    A platform limits the length of actions: Telegram to 64 bytes.
+    """
+    return sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:TAG_CHARS]
 
 
 def resolve_server(servers: Servers, name: str, server_tag: str = "") -> Server | None:

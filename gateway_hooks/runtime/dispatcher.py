@@ -232,7 +232,9 @@ class Dispatcher:
     async def _send_help_or_hint(self, event: IncomingEvent, chat: Chat) -> None:
         if self._people_actions is not None and await self._people_actions.handle(event, chat):
             return
-        if event.command or event.text.startswith("/"):
+        # An unknown command comes as text, if the adapter does not know it.
+        marks = ("/", self._context.platform.capabilities.command_prefix.strip())
+        if event.command or event.text.startswith(tuple(filter(None, marks))):
             await self.send_help(event, chat)
         elif not self._context.policy.may_talk(event.sender):
             await self._reply_to_unknown_user(event, chat)
@@ -354,9 +356,9 @@ class Dispatcher:
                 await self._login_actions.handle_exposed_answer(login, event, chat)
             case UnmatchedAnswer():
                 await self._login_actions.reject_unmatched_answer(event, chat)
-            case RevokePerson(user_id):
+            case RevokePerson(user_tag):
                 if self._people_actions is not None and chat.is_private:
-                    await self._people_actions.revoke(user_id, event, chat)
+                    await self._people_actions.revoke(user_tag, event, chat)
             case StaleButton():
                 await self._login_actions.answer_stale_button(event, chat)
             case Connect() | Disconnect() | ListConnections() | LoginCommand() | ContinueLogin():

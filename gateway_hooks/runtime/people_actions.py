@@ -8,6 +8,7 @@ from functools import partial
 
 from gateway_hooks.dialog.cards import Button, Card, Row, encode_action
 from gateway_hooks.dialog.platform import Chat, ChatError, IncomingEvent, Sender
+from gateway_hooks.dialog.servers import tag_of
 from gateway_hooks.runtime.admission import PAIR_PAYLOAD_PREFIX, Admission
 from gateway_hooks.runtime.context import Context
 from hermes_mcp_auth_remote.threads import run_file_work
@@ -33,8 +34,9 @@ class PeopleActions:
         user_id, messages = event.sender.user_id, self._context.messages
         if event.command == "start" and not event.text.startswith(PAIR_PAYLOAD_PREFIX):
             return False
-        # Most adapters pass an unknown command as text.
-        words = f"{event.command} {event.text}".split(maxsplit=1)
+        # Most adapters pass an unknown command as text, with its prefix.
+        text = f"{event.command} {event.text}".strip()
+        words = text.removeprefix(self._context.platform.capabilities.word_prefix).split(maxsplit=1)
         verb = words[0].lower().lstrip("/") if words else ""
         if verb in {"approve", "people"} and self._admission.is_admin(event.sender):
             if verb == "people":
@@ -54,15 +56,21 @@ class PeopleActions:
             return True
         return False
 
-    async def revoke(self, user_id: str, event: IncomingEvent, chat: Chat) -> None:
-        """Remove an admitted user, and show the remaining ones; raises ChatError, StoreError."""
+    async def revoke(self, user_tag: str, event: IncomingEvent, chat: Chat) -> None:
+        """Remove an admitted user by a tag, and show the remaining ones; raises ChatError, StoreError.
+
+        Buttons of earlier versions contain the id itself.
+        """
         if not self._admission.is_admin(event.sender):
             await self._context.reply_text(chat, event, self._context.messages.admins_only)
             return
-        await run_file_work(self._admission.revoke, user_id)
-        log.warning(
-            "User %s may no longer use this bot: user %s removed them.", user_id, event.sender.user_id
-        )
+        user_ids = [person.user_id for person in self._admission.people()]
+        for user_id in user_ids:
+            if user_tag in {tag_of(user_id), user_id}:
+                await run_file_work(self._admission.revoke, user_id)
+                log.warning(
+                    "User %s may no longer use this bot: user %s removed them.", user_id, event.sender.user_id
+                )
         await self._context.reply(chat, event, self._people_card())
 
     async def _approve(self, code: str, admin_id: str) -> Card:
@@ -96,5 +104,5 @@ class PeopleActions:
             label = messages.admin_label if person.is_admin else messages.user_label
             rows.append(Row(label, person.user_id, is_quoted=True))
             revoke_label = messages.revoke_button.format(user=person.user_id)
-            buttons.append((Button(revoke_label, encode_action("revoke", person.user_id)),))
+            buttons.append((Button(revoke_label, encode_action("revoke", tag_of(person.user_id))),))
         return Card(messages.people_title, tuple(rows), (messages.people_note,), buttons=tuple(buttons))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway_hooks.dialog.platform import Sender
+from gateway_hooks.dialog.platform import Capabilities, Sender
 from gateway_hooks.dialog.policy import AllowList
 from gateway_hooks.runtime.admission import CODE_SECONDS, MAX_WRONG_TRIES, Admission, make_code
 from gateway_hooks.runtime.dispatcher import Dispatcher
@@ -18,13 +18,15 @@ from hermes_mcp_auth_remote.store.files.record_files import PEOPLE_FILE_NAME as 
 from hermes_mcp_auth_remote.store.files.record_files import PeopleFile
 from tests.demo.manual_client import ManualClock
 from tests.gateway_hooks.conftest import StartBot
-from tests.gateway_hooks.fake_platform import ChatBot, demo_servers
+from tests.gateway_hooks.fake_platform import ChatBot, FakePlatform, demo_servers
 from tests.parts.authorization_server import Demo
 from tests.requirements import covers
 
 pytestmark = pytest.mark.slow
 
 NO_ONE = AllowList()
+# The longest user id of Matrix.
+LONG_ID = f"@{'a' * 100}:{'b' * 146}.example"
 CODES = [f"BCDFGHJ{letter}" for letter in "BCDFGHJK"]
 
 
@@ -33,8 +35,10 @@ def make_admission(home: Path, clock: ManualClock, allow_list: AllowList = NO_ON
     return Admission(allow_list, "parlour", PeopleFile(home), clock, new_code=lambda: next(codes))
 
 
-def start(start_bot: StartBot, demo: Demo, admission: Admission) -> ChatBot:
-    bot = start_bot(policy=admission)
+def start(
+    start_bot: StartBot, demo: Demo, admission: Admission, capabilities: Capabilities | None = None
+) -> ChatBot:
+    bot = start_bot(policy=admission, platform=FakePlatform(capabilities or Capabilities()))
     bot.dispatcher = Dispatcher(
         bot.service,
         bot.platform,
@@ -118,6 +122,30 @@ def test_an_administrator_admits_and_removes_a_stranger(
     ada.press("Remove bob")
     assert not admission.may_talk(Sender("bob"))
     assert PeopleFile(tmp_path).list_all() == []
+
+
+@covers("admission", "platform-table")
+@pytest.mark.parametrize("prefix", ["!", "!mcp ", "mcp "])
+def test_the_commands_of_a_platform_with_another_prefix_work_as_they_are_shown(
+    start_bot: StartBot, demo: Demo, tmp_path: Path, clock: ManualClock, prefix: str
+) -> None:
+    admission = make_admission(tmp_path, clock, AllowList({"ada"}, admins={"ada"}))
+    capabilities = Capabilities(command_prefix=prefix, word_prefix=prefix)
+    bot = start(start_bot, demo, admission, capabilities)
+    ada, stranger = bot.user("ada"), bot.user(LONG_ID)
+    stranger.send_text("hello")
+    # The stranger sends the id to the operator, so it is complete.
+    assert f"Your id here is {LONG_ID}." in stranger.visible_text()
+    shown = re.search(f"{prefix}approve \\w{{{8}}}", stranger.visible_text())
+    assert shown is not None
+    ada.send_text(shown[0])
+    assert ada.visible_titles() == [f"{LONG_ID} may use this bot now"]
+    ada.send_text(f"{prefix}people")
+    assert ada.last_card.rows[0].value == LONG_ID
+    ada.press(f"Remove {LONG_ID}")
+    assert not admission.people()
+    ada.send_text(f"{prefix}help")
+    assert ada.last_card.title == "I connect your agent to its MCP servers"
 
 
 @covers("admission")
