@@ -24,7 +24,11 @@ _TIME_MARK = re.compile(rf"{_TIME_DELIMITER}(-?\d+):(\w){_TIME_DELIMITER}")
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """A button. A press sends `action` to the bot, or copies `copy` to the user's clipboard."""
+    """A button. A press sends `action` to the bot, or copies `copy` to the user's clipboard.
+
+    `typed` is the command that a user types instead on a platform without buttons, with its prefix. The verbs
+    of `intents.COMMANDS_BY_VERB` need none.
+    """
 
     label: str
     action: str = ""
@@ -32,6 +36,7 @@ class Button:
     tone: Literal["plain", "good", "bad"] = "plain"
     # If the platform has forms, the button opens a form for the answer to the login that `action` names.
     opens_form: bool = False
+    typed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from hermes_mcp_auth_remote.values import Owner
 
 # Discord allows 25 buttons and 25 fields.
 MAX_LISTED_SERVERS = 20
+# With so many servers, the card stays below 4096 characters.
+MAX_REASON_CHARS = 110
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,9 @@ class ConnectionRenderer:
         if len(statuses) > MAX_LISTED_SERVERS:
             paragraphs.append(self._more_servers_text())
         buttons = [self._change_button(status) for status in listed_statuses] if may_change else []
+        if buttons and not self.renderer.capabilities.has_buttons:
+            commands = (self.renderer.command("connect"), self.renderer.command("disconnect"))
+            paragraphs.append(messages.typed_changes.format(connect=commands[0], disconnect=commands[1]))
         return Card(
             messages.connections_title, tuple(rows), tuple(paragraphs), buttons=arrange_in_rows(buttons)
         )
@@ -139,26 +144,28 @@ class ConnectionRenderer:
         A server that the operator has not configured gets no button: its entry is gone.
         """
         messages = self.renderer.messages
-        return Card(
+        card = Card(
             messages.disconnected_title.format(server=display_name(server_name)),
             paragraphs=(messages.tokens_revoked if is_revoked else messages.revocation_unconfirmed,),
             buttons=((self._connect_button(server_name),),) if is_configured else (),
         )
+        return self.renderer.with_typed_commands(card)
 
     def not_connected_card(self, server_name: str, *, is_configured: bool = True) -> Card:
         """Return a card that says that a server is not connected, so that there is nothing to disconnect."""
         messages = self.renderer.messages
-        return Card(
+        card = Card(
             messages.failed_title.format(server=display_name(server_name)),
             paragraphs=(messages.nothing_to_disconnect,),
             buttons=((self._connect_button(server_name),),) if is_configured else (),
         )
+        return self.renderer.with_typed_commands(card)
 
     def _connect_button(self, server_name: str) -> Button:
         label = self.renderer.messages.connect_button.format(
             server=truncate(replace_unprintable(server_name), 40)
         )
-        return Button(label, encode_action("connect", tag_of(server_name)))
+        return self.renderer.connect_button(label, server_name, tag_of(server_name))
 
     def refusal_card(self, reason: Refusal, waiting_count: int) -> Card:
         """Return a card that says why no other login can start now."""
@@ -198,27 +205,21 @@ class ConnectionRenderer:
     def reminder_card(self, connection: Connection, now: float) -> Card:
         """Return a card that says that a session needs a new login now or soon."""
         messages, name = self.renderer.messages, display_name(connection.key.server_name)
-        button = Button(
-            messages.log_in_again_button,
-            encode_action("connect", tag_of(connection.key.server_name)),
-            tone="good",
+        server_name = connection.key.server_name
+        button = self.renderer.connect_button(
+            messages.log_in_again_button, server_name, tag_of(server_name), tone="good"
         )
-        if connection.login_needed is not None:
-            text = messages.session_over.format(reason=truncate(replace_unprintable(connection.login_needed)))
-            return Card(
-                messages.login_needed_title.format(server=name), paragraphs=(text,), buttons=((button,),)
-            )
         session = session_status(connection, now)
         clock = self.renderer.format_time(session.ends_at or now, now)
-        if session.is_over:
+        title = messages.login_needed_title
+        if connection.login_needed is not None:
+            text = messages.session_over.format(reason=truncate(replace_unprintable(connection.login_needed)))
+        elif session.is_over:
             text = messages.session_ended.format(clock=clock)
-            return Card(
-                messages.login_needed_title.format(server=name), paragraphs=(text,), buttons=((button,),)
-            )
-        text = messages.session_ends_soon.format(clock=clock)
-        return Card(
-            messages.session_ends_soon_title.format(server=name), paragraphs=(text,), buttons=((button,),)
-        )
+        else:
+            title, text = messages.session_ends_soon_title, messages.session_ends_soon.format(clock=clock)
+        card = Card(title.format(server=name), paragraphs=(text,), buttons=((button,),))
+        return self.renderer.with_typed_commands(card)
 
     def _more_servers_text(self) -> str:
         return self.renderer.messages.more_servers.format(
@@ -229,7 +230,7 @@ class ConnectionRenderer:
         messages, connection = self.renderer.messages, status.connection
         if status.error is not None:
             return messages.status_unreadable.format(
-                reason=truncate(replace_unprintable(str(status.error)), 120)
+                reason=truncate(replace_unprintable(str(status.error)), MAX_REASON_CHARS)
             )
         if status.has_waiting_login:
             return messages.status_login_waiting
@@ -237,7 +238,7 @@ class ConnectionRenderer:
             return messages.status_not_connected
         if connection.login_needed is not None:
             return messages.status_login_needed.format(
-                reason=truncate(replace_unprintable(connection.login_needed), 120)
+                reason=truncate(replace_unprintable(connection.login_needed), MAX_REASON_CHARS)
             )
         lifetime = self.renderer.connection_lifetime(
             connection, now, uses_machine_grant=status.uses_machine_grant

@@ -70,12 +70,14 @@ class Messages:
     form_title: str = "Finish the login"
     form_label: str = "The address your browser ended on"
     typed_commands: str = "To answer, type: {words}."
+    typed_changes: str = "To change one, type {connect} or {disconnect} and its name."
+    typed_removal: str = "To remove one, type {remove} and the id."
     # The QR code.
     qr_title: str = "Scan this to connect {server}"
     qr_caption: str = "It opens {host}. I delete it when the login is over."
     qr_too_large: str = (
-        "The address is too long for a QR code that a camera can read from a screen. Open the page with "
-        "the button, or send yourself the link."
+        "The address is too long for a QR code that a camera can read from a screen. Open the page from "
+        "the message of the login, or send yourself the link."
     )
     # The outcome.
     connected_title: str = "{server}: connected"

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from gateway_hooks.dialog.cards import (
     MAX_VALUE_CHARS,
@@ -17,6 +19,7 @@ from gateway_hooks.dialog.cards import (
     Link,
     Row,
     arrange_in_rows,
+    decode_action,
     encode_action,
     time_mark,
     truncate,
@@ -87,7 +90,7 @@ class Renderer:
             )
         if may_use_device and supports_device_flow(login.authorization_server):
             buttons.append(Button(messages.use_device_code_button, encode_action("device", login.id)))
-        return self._with_typed_commands(
+        return self.with_typed_commands(
             replace(
                 card,
                 steps=(
@@ -178,7 +181,7 @@ class Renderer:
         open_step = (
             messages.device_open_for_all_step if login.key.owner is None else messages.device_open_step
         )
-        return self._with_typed_commands(
+        return self.with_typed_commands(
             replace(
                 card,
                 steps=(open_step, messages.device_code_step),
@@ -246,14 +249,14 @@ class Renderer:
             paragraphs = tuple(
                 truncate(replace_unprintable(text), MAX_ERROR_CHARS) for text in (message, advice) if text
             )
-        try_again = Button(messages.try_again_button, encode_action("connect", server_tag))
+        try_again = self.connect_button(messages.try_again_button, login.key.server_name, server_tag)
         rows = (
             ()
             if login.status in {"expired", "cancelled"}
             else self._server_message_rows(login.server_message)
         )
         card = Card(title, rows, paragraphs, buttons=((try_again,),))
-        return self._with_typed_commands(card if connection is not None else replace(card, tone="bad"))
+        return self.with_typed_commands(card if connection is not None else replace(card, tone="bad"))
 
     def failure_title(self, server_name: str, *, is_connected: bool) -> str:
         """Return the title of a login that failed. An earlier session of the server may still be usable."""
@@ -277,10 +280,10 @@ class Renderer:
         if connection.missing_scope:
             rows.append(self.scope_row(messages.missing_scope_label, connection.missing_scope))
         rows.append(Row(messages.lifetime_label, self.connection_lifetime(connection, now)))
-        buttons = (
-            ((Button(messages.disconnect_button, encode_action("off", server_tag)),),) if server_tag else ()
-        )
-        return self._with_typed_commands(
+        typed = self.command(f"disconnect {display_name(connection.key.server_name)}")
+        button = Button(messages.disconnect_button, encode_action("off", server_tag), typed=typed)
+        buttons = ((button,),) if server_tag else ()
+        return self.with_typed_commands(
             Card(
                 messages.connected_title.format(server=display_name(connection.key.server_name)),
                 tuple(rows),
@@ -316,9 +319,8 @@ class Renderer:
         """Return a card with the error and its advice."""
         message, advice = self.messages.errors.get(error.code, (str(error), error.advice))
         paragraphs = tuple(truncate(replace_unprintable(text), MAX_ERROR_CHARS) for text in (message, advice))
-        return Card(
-            title, self._server_message_rows(error.server_message), paragraphs, buttons=buttons, tone="bad"
-        )
+        rows = self._server_message_rows(error.server_message)
+        return self.with_typed_commands(Card(title, rows, paragraphs, buttons=buttons, tone="bad"))
 
     def _server_message_rows(self, server_message: str) -> tuple[Row, ...]:
         # Quote the text, so that no platform turns it into a link.
@@ -357,15 +359,34 @@ class Renderer:
     def _cancel_button(self, login: Login) -> Button:
         return Button(self.messages.cancel_button, encode_action("cancel", login.id), tone="bad")
 
-    def _with_typed_commands(self, card: Card) -> Card:
+    def with_typed_commands(self, card: Card) -> Card:
         """Replace buttons by the commands to type, if the platform has no buttons."""
         if self.capabilities.has_buttons:
             return card
-        command_texts = [f"{self.capabilities.command_prefix}{command}" for command in _typed_commands(card)]
+        command_texts = list(self._typed_commands(card))
         paragraphs = (
             (self.messages.typed_commands.format(words=", ".join(command_texts)),) if command_texts else ()
         )
         return replace(card, paragraphs=(*card.paragraphs, *paragraphs), buttons=())
+
+    def _typed_commands(self, card: Card) -> Iterator[str]:
+        for button in (button for row in card.buttons for button in row):
+            verb, _ = decode_action(button.action) or ("", "")
+            if button.typed:
+                yield button.typed
+            elif verb in COMMANDS_BY_VERB:
+                yield self.command(COMMANDS_BY_VERB[verb])
+
+    def command(self, words: str) -> str:
+        """Return a command as a user of the platform types it."""
+        return f"{self.capabilities.command_prefix}{words}"
+
+    def connect_button(
+        self, label: str, server_name: str, server_tag: str, *, tone: Literal["plain", "good"] = "plain"
+    ) -> Button:
+        """Return a button that starts a login to a server."""
+        typed = self.command(f"connect {display_name(server_name)}")
+        return Button(label, encode_action("connect", server_tag), tone=tone, typed=typed)
 
     def _expiry_text(self, login: Login, now: float) -> str:
         messages, remaining = self.messages, login.expires_at - now
@@ -381,11 +402,6 @@ class Renderer:
         if self.capabilities.has_time_tags and abs(login.expires_at) < MAX_TAGGED_SECONDS:
             start, span = self.format_time(login.started_at), time_mark(login.expires_at, "R")
         return messages.time_and_remaining.format(start=start, clock=end, span=span)
-
-
-def _typed_commands(card: Card) -> list[str]:
-    verbs = (button.action.split(":")[1] for row in card.buttons for button in row if button.action)
-    return [COMMANDS_BY_VERB[verb] for verb in verbs if verb in COMMANDS_BY_VERB]
 
 
 def next_countdown_at(login: Login, now: float) -> float:

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
-from gateway_hooks.dialog.cards import Button, Card, encode_action
+from gateway_hooks.dialog.cards import Card
 from gateway_hooks.dialog.intents import Connect
 from gateway_hooks.dialog.platform import CannotWrite, Chat, ChatError, IncomingEvent
 from gateway_hooks.dialog.policy import MAX_STARTS_PER_HOUR, MAX_WAITING_PER_USER, refusal
@@ -112,11 +112,10 @@ class LoginStarter:
             failed_starts.append(self._context.clock())
             messages = self._context.messages
             # No record of this login says what the button of an unconfigured server means.
-            try_again = (
-                ()
-                if server.is_public_only
-                else ((Button(messages.try_again_button, encode_action("connect", tag_of(server.name))),),)
+            button = self._context.renderer.connect_button(
+                messages.try_again_button, server.name, tag_of(server.name)
             )
+            try_again = () if server.is_public_only else ((button,),)
             now = self._context.clock()
             connection = await usable_connection(self._context.service, server, owner, now)
             title = self._context.renderer.failure_title(server.name, is_connected=connection is not None)

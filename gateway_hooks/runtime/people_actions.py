@@ -38,11 +38,13 @@ class PeopleActions:
         text = f"{event.command} {event.text}".strip()
         words = text.removeprefix(self._context.platform.capabilities.word_prefix).split(maxsplit=1)
         verb = words[0].lower().lstrip("/") if words else ""
-        if verb in {"approve", "people"} and self._admission.is_admin(event.sender):
-            if verb == "people":
-                await chat.send(self._people_card())
+        if verb in {"approve", "people", "remove"} and self._admission.is_admin(event.sender):
+            argument = words[1].strip() if len(words) > 1 else ""
+            if verb == "remove":
+                await self.revoke(argument, event, chat)
             else:
-                await chat.send(await self._approve(words[1] if len(words) > 1 else "", user_id))
+                card = self._people_card() if verb == "people" else await self._approve(argument, user_id)
+                await chat.send(card)
             return True
         if await run_file_work(partial(self._admission.redeem, event.text, user_id)):
             log.warning(
@@ -57,9 +59,9 @@ class PeopleActions:
         return False
 
     async def revoke(self, user_tag: str, event: IncomingEvent, chat: Chat) -> None:
-        """Remove an admitted user by a tag, and show the remaining ones; raises ChatError, StoreError.
+        """Remove an admitted user, and show the remaining ones; raises ChatError, StoreError.
 
-        Buttons of earlier versions contain the id itself.
+        A typed command and the buttons of earlier versions contain the user's id instead of its tag.
         """
         if not self._admission.is_admin(event.sender):
             await self._context.reply_text(chat, event, self._context.messages.admins_only)
@@ -105,4 +107,7 @@ class PeopleActions:
             rows.append(Row(label, person.user_id, is_quoted=True))
             revoke_label = messages.revoke_button.format(user=person.user_id)
             buttons.append((Button(revoke_label, encode_action("revoke", tag_of(person.user_id))),))
-        return Card(messages.people_title, tuple(rows), (messages.people_note,), buttons=tuple(buttons))
+        paragraphs, capabilities = [messages.people_note], self._context.platform.capabilities
+        if rows and not capabilities.has_buttons:
+            paragraphs.insert(0, messages.typed_removal.format(remove=f"{capabilities.word_prefix}remove"))
+        return Card(messages.people_title, tuple(rows), tuple(paragraphs), buttons=tuple(buttons))

@@ -148,6 +148,23 @@ def test_the_commands_of_a_platform_with_another_prefix_work_as_they_are_shown(
     assert ada.last_card.title == "I connect your agent to its MCP servers"
 
 
+@covers("admission", "platform-table")
+def test_without_buttons_an_administrator_types_whom_to_remove(
+    start_bot: StartBot, demo: Demo, tmp_path: Path, clock: ManualClock
+) -> None:
+    admission = make_admission(tmp_path, clock, AllowList({"ada"}, admins={"ada"}))
+    bot = start(start_bot, demo, admission, Capabilities(has_buttons=False))
+    ada, stranger = bot.user("ada"), bot.user("@bob:example.org")
+    admission.approve(admission.request_code("@bob:example.org"), "ada")
+    ada.send_text("/people")
+    assert "To remove one, type /remove and the id." in ada.visible_text()
+    stranger.send_text("/remove @bob:example.org")
+    assert admission.people()
+    ada.send_text("/remove @bob:example.org")
+    assert not admission.people()
+    assert not ada.last_card.rows
+
+
 @covers("admission")
 def test_a_strangers_code_ends_and_is_never_shown_in_a_group(
     start_bot: StartBot, demo: Demo, tmp_path: Path, clock: ManualClock

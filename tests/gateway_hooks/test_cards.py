@@ -22,7 +22,7 @@ from gateway_hooks.dialog.platform import Capabilities
 from gateway_hooks.dialog.policy import Refusal
 from gateway_hooks.dialog.rendering import Renderer, next_countdown_at
 from hermes_mcp_auth_remote.errors import LoginError, PasteRefused, StoreCorrupt
-from hermes_mcp_auth_remote.login import Connection, Login, PromptReason
+from hermes_mcp_auth_remote.login import Connection, Login, LoginStatus, PromptReason
 from hermes_mcp_auth_remote.values import CredentialKey
 from tests.gateway_hooks.fake_platform import MAX_ACTION_BYTES, check_card, count_utf16_units, plain_text
 from tests.gateway_hooks.login_factories import (
@@ -128,6 +128,29 @@ def test_cards_are_printable_short_and_complete_for_any_names(
             assert len(button.action.encode()) <= MAX_ACTION_BYTES
 
 
+@covers("platform-table")
+@pytest.mark.parametrize("status", ["waiting", "failed"])
+@pytest.mark.parametrize("fields", [{}, {"login_needed": "it is over"}, {"can_refresh": False}])
+def test_a_card_without_buttons_names_a_command_instead(
+    status: LoginStatus, fields: dict[str, object]
+) -> None:
+    login, connection = replace(make_login(), status=status), make_connection(**fields)
+    with_buttons, without_buttons = (
+        list(possible_cards(login, connection, Renderer(capabilities), NOW + 3000, "my notes"))
+        for capabilities in (CAPABILITIES[0], CAPABILITIES[2])
+    )
+    for card, plain_card in zip(with_buttons, without_buttons, strict=True):
+        assert not card.buttons or "/mcpauth " in plain_text(plain_card), plain_card.title
+
+
+def test_a_reminder_and_a_failed_login_name_the_whole_command() -> None:
+    renderer = Renderer(CAPABILITIES[2])
+    card = ConnectionRenderer(renderer).reminder_card(make_connection(login_needed="it is over"), NOW)
+    assert plain_text(card).endswith("To answer, type: /mcpauth connect notes.")
+    card = renderer.outcome_card(replace(make_login(), status="expired"), None, NOW, "0123456789abcdef")
+    assert plain_text(card).endswith("To answer, type: /mcpauth connect notes.")
+
+
 @covers("chat-harmless")
 @pytest.mark.parametrize("capabilities", CAPABILITIES, ids=["chat", "forms", "plain"])
 def test_longest_card_fits(capabilities: Capabilities) -> None:
@@ -215,7 +238,18 @@ def test_sentence_is_trimmed_and_has_known_placeholders(name: str) -> None:
         "account",
         "count",
     }
-    known_placeholders |= {"user", "connect", "connections", "start", "name", "code", "approve", "people"}
+    known_placeholders |= {
+        "user",
+        "connect",
+        "connections",
+        "start",
+        "name",
+        "code",
+        "approve",
+        "people",
+        "disconnect",
+        "remove",
+    }
     assert placeholders <= known_placeholders
 
 
