@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+# A new key also needs a field of `config.chats.PlatformSettings`, and a line that reads it.
+SettingKey = Literal["allow", "admins", "roles", "admin_roles", "guilds", "device", "webhook"]
 
 
 class ChatPlatform(NamedTuple):
@@ -27,7 +30,7 @@ class ChatPlatform(NamedTuple):
     id_pattern: str
     id_rule: str
     token_variable: str
-    setting_keys: tuple[str, ...]
+    setting_keys: tuple[SettingKey, ...]
     extra: str
     libraries: tuple[str, ...]
     package: str

@@ -99,7 +99,7 @@ _HELP_COLUMNS, _MIN_HELP_COLUMNS = 80, 30
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of the texts above. In less than 80 columns, wraps them anew."""
+    """Keeps the line breaks of the texts above. In less than 80 columns, or if a text is wider, wraps it."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=22, width=_help_columns())
@@ -107,7 +107,9 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         self._action_max_length = len("  -h, --help")
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        if _help_columns() == _HELP_COLUMNS:
+        # The names of many platforms make a line of `_SERVE` longer.
+        widest = max(map(len, text.splitlines()), default=0)
+        if _help_columns() == _HELP_COLUMNS and widest <= _HELP_COLUMNS:
             return super()._fill_text(text, width, indent)
         paragraphs = re.split(r"\n\s*\n", text)
         return "\n\n".join(_wrap_paragraph(paragraph, width) for paragraph in paragraphs)

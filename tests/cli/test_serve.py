@@ -551,6 +551,21 @@ def test_the_example_names_the_command_of_each_bot(
     )
 
 
+@covers("platform-table")
+def test_the_help_fits_with_any_number_of_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hermes_mcp_auth_remote.cli.arguments import build_parser
+
+    for number in range(5):
+        name = f"platform{number}"
+        row = DISCORD._replace(name=name, title=name.title(), token_variable=f"PLATFORM_{number}_TOKEN")
+        monkeypatch.setitem(PLATFORMS, name, row)
+    verbs = next(
+        action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)
+    )
+    lines = verbs.choices["serve"].format_help().splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+
+
 def test_user_ids_are_parsed_with_and_without_a_platform() -> None:
     values = ["7,8", "telegram:9", "discord:10"]
     assert list(_parse_user_ids(values, TELEGRAM, "--allow", is_only_platform=True)) == ["7", "8", "9"]
