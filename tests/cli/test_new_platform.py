@@ -157,7 +157,7 @@ def test_a_platform_with_other_ids_works_from_configuration_to_status(
     ("arguments", "message"),
     [
         (["login", "demo", "--via", f"{WIRE.name}:7"], "such ids are names such as @ada:example.org"),
-        (["login", "demo", "--via", "slack:7"], "Write --via telegram:ID, discord:ID or wire-chat:ID."),
+        (["login", "demo", "--via", "slack:7"], " or wire-chat:ID. A user who writes"),
         (["serve", "--wire-chat", "--allow", "7"], "--allow takes ids, which are names such as"),
         (["serve", "--wire-chat", "--telegram", "--allow", ADA], "--allow does not name the platform"),
         (
