@@ -224,9 +224,11 @@ def _select_flow(deps: Dependencies, server: Server, origin: Origin, flow: Flow 
         return flow
     if flow == "auto":
         return "paste"
+    # The server's own setting counts first: with it, the setting of the platform changes nothing.
+    key = f"mcp_auth_chats.{origin.platform}.device" if server.options.device else "oauth.device"
     raise ConfigError(
         f"The device flow is turned off for {server.name} here.",
-        "Log in by pasting, or ask the operator to turn it on (`oauth.device`).",
+        f"Log in by pasting, or ask the operator to turn it on (`{key}`).",
     )
 
 

@@ -486,14 +486,17 @@ def test_security_2_an_operator_turns_off_the_device_flow_per_server_or_platform
 ) -> None:
     off = replace(server, options=ServerOptions(device=False))
     assert start_login(service, off).poll_state is None
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as caught:
         start_login(service, off, flow="device")
+    assert "(`oauth.device`)" in caught.value.advice
     chats = AuthService(tmp_path, device_platforms={"terminal"})
     assert start_login(chats, server, CHAT).poll_state is None
     assert start_login(chats, server, TERMINAL).poll_state is not None
     login = start_login(chats, server, CHAT, flow="paste")
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as caught:
         asyncio.run(chats.switch_flow(login.id, "device"))
+    # The advice names the key that turns it off.
+    assert f"(`mcp_auth_chats.{CHAT.platform}.device`)" in caught.value.advice
 
 
 def test_the_shorter_configured_lifetime_wins_and_the_servers_longer_one_is_used(
