@@ -68,7 +68,8 @@ def describe_response(traced_request: TracedRequest) -> str:
         return str(response).removesuffix(".")
     location = response.header("location")
     if 300 <= response.status < 400 and location is not None:
-        return f"redirects to {sanitize(location)}"
+        # The query may repeat a key of the request, or hold a code of a server that approves by itself.
+        return f"redirects to {sanitize(display_url(location))}"
     return _describe_step(response, traced_request.request.step)
 
 
