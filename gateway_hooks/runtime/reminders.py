@@ -177,7 +177,9 @@ class ExpiryReminders:
             return
         card = self._context.connection_renderer.reminder_card(need.connection, now)
         if previous is not None and previous.message and not previous.is_over:
-            if await self._replace_notice(previous, replace(notice, message=previous.message)):
+            if await self._context.service.replace_notice(
+                previous, replace(notice, message=previous.message)
+            ):
                 await self._edit_message(previous, card)
             return
         try:
@@ -185,9 +187,9 @@ class ExpiryReminders:
             if not may_log_in(self._context.policy, sender, is_configured=is_configured):
                 return
             # Store the notice first, so that only one of several processes sends the message.
-            if await self._replace_notice(previous, notice):
+            if await self._context.service.replace_notice(previous, notice):
                 message_id = await platform.private_chat(user_id).send(card)
-                await self._replace_notice(notice, replace(notice, message=message_id))
+                await self._context.service.replace_notice(notice, replace(notice, message=message_id))
         except CannotWrite:
             log.warning(
                 "The bot may not remind user %s that %s needs a login. The user must open the chat first.",
@@ -196,7 +198,7 @@ class ExpiryReminders:
             )
         except ChatError as error:
             log.warning("A reminder about %s could not be sent: %s", key.server_name, error)
-            await self._replace_notice(notice, None)
+            await self._context.service.replace_notice(notice, None)
 
     async def _clear_reminder(self, notice: Notice, now: float) -> None:
         """Delete the notice of a session that needs no login any more, and edit its message."""
@@ -205,7 +207,7 @@ class ExpiryReminders:
             server = await run_file_work(self._sessions.find_server, notice.key)
             if server is not None:
                 connection = await self._context.service.connection(server, notice.key.owner)
-        if await self._replace_notice(notice, None) and connection is not None:
+        if await self._context.service.replace_notice(notice, None) and connection is not None:
             # If this message also shows the prompt of the login, `PromptMessages` has already updated it.
             # This edit repeats that update.
             await self._edit_message(
@@ -217,27 +219,6 @@ class ExpiryReminders:
         if notice.message:
             with contextlib.suppress(ChatError):
                 await self._context.platform.private_chat(notice.user).edit(notice.message, card)
-
-    async def _replace_notice(self, previous: Notice | None, replacement: Notice | None) -> bool:
-        """Replace a notice; return False if another process changed it first."""
-        deduplication_keys = {
-            notice.deduplication_key for notice in (previous, replacement) if notice is not None
-        }
-
-        def find_current(notices: list[Notice]) -> Notice | None:
-            return next(
-                (notice for notice in notices if notice.deduplication_key in deduplication_keys), None
-            )
-
-        def swap_notice(notices: list[Notice]) -> list[Notice]:
-            current = find_current(notices)
-            if current != previous:
-                return notices
-            others = [notice for notice in notices if notice is not current]
-            return others if replacement is None else [*others, replacement]
-
-        notices_before = await self._context.service.change_notices(swap_notice)
-        return find_current(notices_before) == previous
 
 
 def _login_need(connection: Connection, now: float) -> _LoginNeed | None:

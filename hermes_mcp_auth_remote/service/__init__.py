@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import TypeVar
 
@@ -338,12 +338,13 @@ class AuthService:
         """List the notices that tell chat users that a session needs a login; raises StoreError."""
         return await run_file_work(self.blocking.notices.list_all)
 
-    async def change_notices(self, apply_change: Callable[[list[Notice]], Iterable[Notice]]) -> list[Notice]:
-        """Read, change and write these notices in one step; return them as they were before the change.
+    async def replace_notice(self, previous: Notice | None, replacement: Notice | None) -> bool:
+        """Store a notice in the place of another one; return False if another process changed that one first.
 
-        `apply_change` is pure, because a store may call it again. Raises StoreError.
+        If `previous` is None, there is none yet. If `replacement` is None, removes `previous`. Raises
+        StoreError.
         """
-        return await run_file_work(self.blocking.notices.change, apply_change)
+        return await run_file_work(self.blocking.notices.replace, previous, replacement)
 
     async def logout(self, server: Server, owner: Owner = None) -> bool:
         """Try to revoke the tokens at the authorization server, then delete the stored credentials.

@@ -55,18 +55,18 @@ _INTEGER_MEMBERS = ("client_id_issued_at", "client_secret_expires_at")
 _LIST_MEMBERS = ("grant_types", "response_types", "contacts")
 
 
-def encode_document(document: Document) -> bytes:
+def encode_document(document: Document, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
     """Encode a document as JSON on one line; indentation could make a nested document 100 times larger.
 
-    Raises StoreUnwritable if the document could not be read again: above 1 MiB, or nested too deeply.
+    Raises StoreUnwritable if the document could not be read again: above the limit, or nested too deeply.
     """
     try:
         data = json.dumps(document).encode()
     except RecursionError:
         data = None
-    if data is None or len(data) > MAX_FILE_BYTES:
+    if data is None or len(data) > limit_bytes:
         raise StoreUnwritable(
-            "The server's data is too large to be stored (above 1 MiB).",
+            f"The server's data is too large to be stored (above {limit_bytes // 1_048_576} MiB).",
             "This must be fixed by the server's operator; report it to them.",
         )
     return data

@@ -422,11 +422,12 @@ class NoticeStore(Protocol):
         """Return all notices; raises StoreError."""
         ...
 
-    def change(self, apply_change: Callable[[list[Notice]], Iterable[Notice]]) -> list[Notice]:
-        """Read, change and write the notices in one step; return them as they were before the change.
+    def replace(self, previous: Notice | None, replacement: Notice | None) -> bool:
+        """Store a notice in the place of another one with the same `deduplication_key`, in one step.
 
-        `apply_change` is pure, because it may run more than once. If it raises, nothing is written and the
-        exception is passed on. Raises StoreError.
+        If `previous` is None, there must be no notice with that key yet. If `replacement` is None, `previous`
+        is removed. Returns False and writes nothing if another process has changed the notice first, so that
+        only one process sends a message. Raises ValueError if both are None or the keys differ, StoreError.
         """
         ...
 

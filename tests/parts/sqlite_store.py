@@ -653,8 +653,22 @@ class SqliteNotices:
     def list_all(self) -> list[Notice]:
         return self.notices.read()[0]
 
-    def change(self, apply_change: Callable[[list[Notice]], Iterable[Notice]]) -> list[Notice]:
-        return self.notices.change(apply_change)[0]
+    def replace(self, previous: Notice | None, replacement: Notice | None) -> bool:
+        notice_keys = {notice.deduplication_key for notice in (previous, replacement) if notice is not None}
+        if len(notice_keys) != 1:
+            raise ValueError("both notices have the same recipient and session")
+
+        def find_current(notices: list[Notice]) -> Notice | None:
+            return next((notice for notice in notices if notice.deduplication_key in notice_keys), None)
+
+        def replace_current(notices: list[Notice]) -> list[Notice]:
+            current = find_current(notices)
+            if current != previous:
+                return notices
+            others = [notice for notice in notices if notice is not current]
+            return others if replacement is None else [*others, replacement]
+
+        return find_current(self.notices.change(replace_current)[0]) == previous
 
 
 @dataclass

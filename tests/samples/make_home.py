@@ -59,7 +59,7 @@ async def write_home(service: AuthService, demo: Demo) -> None:
     notice = Notice(
         "telegram", "42", CredentialKey("notes", OWNER), is_over=False, at=NOW, of_tokens=NOW, message="1003"
     )
-    service.blocking.notices.change(lambda _: [notice])
+    service.blocking.notices.replace(None, notice)
 
 
 def main(destination: Path) -> None:

@@ -170,6 +170,6 @@ def test_a_rewritten_login_and_notice_lose_nothing(home: Path) -> None:
     assert after.pop("messages") == [*before.pop("messages"), "1009"]
     assert {key: after.get(key) for key in before} == before
     notice = Notice("discord", "7", login.key, is_over=True, at=NOW)
-    asyncio.run(service.change_notices(lambda known: [*known, notice]))
+    assert asyncio.run(service.replace_notice(None, notice))
     rewritten = json.loads((folder / ".notices.json").read_bytes())
     assert rewritten["notices"][:1] == notices["notices"]

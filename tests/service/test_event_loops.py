@@ -82,7 +82,7 @@ def test_no_reading_method_calls_the_store_in_the_event_loop(
         "unanswered_login": lambda _: service.unanswered_login(server),
         "is_cimd_disabled": lambda _: service.is_cimd_disabled(server),
         "list_notices": lambda _: service.list_notices(),
-        "change_notices": lambda _: service.change_notices(lambda notices: [*notices, NOTICE]),
+        "replace_notice": lambda _: service.replace_notice(None, NOTICE),
         "save_prompt_message": lambda login: service.save_prompt_message(login.id, "7"),
         "save_messages": lambda login: service.save_messages(login.id, ("7", "8")),
         "change_extra_messages": lambda login: service.change_extra_messages(login.id, added=("9",)),

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -636,25 +637,40 @@ def test_records_of_other_tokens_do_not_count(store: Store, open_store: OpenAgai
     assert (store.refresh_failures.read(KEY, tokens), store.token_refusals.read(KEY, tokens)) == (None, None)
 
 
-def test_notices_are_changed_by_a_pure_function(store: Store, open_store: OpenAgain) -> None:
+def test_a_notice_replaces_only_the_one_that_its_writer_has_read(store: Store, open_store: OpenAgain) -> None:
     notice = Notice("telegram", "42", KEY, is_over=True, at=NOW, of_tokens=NOW - 1, message="9")
-    assert store.notices.change(lambda notices: [*notices, notice]) == []
-    assert store.notices.change(lambda notices: notices) == [notice]
-    assert store.notices.list_all() == [notice]
-    later = Notice("telegram", "43", CredentialKey("notes", "telegram:43"), is_over=False, at=NOW)
-    other = threading.Thread(target=open_store().notices.change, args=(lambda notices: [*notices, later],))
+    others = [
+        replace(notice, platform="discord"),
+        replace(notice, user="43"),
+        replace(notice, key=CredentialKey("other")),
+    ]
+    for other in others:
+        assert store.notices.replace(None, other)
+    later = replace(notice, at=NOW + 1, message="10")
+    assert not store.notices.replace(later, notice)
+    assert not store.notices.replace(later, None)
+    assert store.notices.replace(None, notice)
+    # One process sends each notice: the one that replaced the earlier notice.
+    assert not open_store().notices.replace(None, later)
+    assert open_store().notices.replace(notice, later)
+    assert not store.notices.replace(notice, None)
+    assert sorted(map(repr, store.notices.list_all())) == sorted(map(repr, [*others, later]))
+    assert store.notices.replace(later, None)
+    assert set(open_store().notices.list_all()) == set(others)
+    for wrong in ((None, None), (others[0], others[1])):
+        with pytest.raises(ValueError, match="the same recipient and session"):
+            store.notices.replace(*wrong)
 
-    def replace_during_another_change(notices: list[Notice]) -> list[Notice]:
-        change_during(other)
-        return [replace(it, message="10") if it == notice else it for it in notices]
 
-    # One process sends each notice: the one whose change did not find it.
-    assert notice in store.notices.change(replace_during_another_change)
-    other.join()
-    assert set(open_store().notices.list_all()) == {replace(notice, message="10"), later}
-    with pytest.raises(ZeroDivisionError):
-        store.notices.change(lambda notices: notices[: 1 // 0])
-    assert len(store.notices.list_all()) == 2
+def test_of_two_processes_one_replaces_a_notice(store: Store, open_store: OpenAgain) -> None:
+    notice = Notice("telegram", "42", KEY, is_over=True, at=NOW)
+    store.notices.replace(None, notice)
+
+    def replace_in_other_process(number: int) -> bool:
+        return open_store().notices.replace(notice, replace(notice, message=str(number)))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(replace_in_other_process, range(8))) == 1
 
 
 @pytest.mark.parametrize("name", [KEY, Poller("a-poller-of-device-logins")])

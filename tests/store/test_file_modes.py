@@ -16,10 +16,12 @@ from hermes_mcp_auth_remote.errors import StoreError, StoreUnsafe
 from hermes_mcp_auth_remote.store.files import file_modes, private_files
 from hermes_mcp_auth_remote.store.files.credential_files import FileStore
 from hermes_mcp_auth_remote.store.files.record_files import NoticeFile
+from hermes_mcp_auth_remote.store.protocol import Notice
 from hermes_mcp_auth_remote.values import CredentialKey
 from tests.requirements import covers
 from tests.store.builders import KEY, LOGIN_ID, build_credentials, build_login, keys_of
 
+NOTICE = Notice("telegram", "7", KEY, is_over=True, at=1.0)
 OWNED_KEY = CredentialKey("notes", "telegram:42")
 
 
@@ -38,7 +40,7 @@ def home(tmp_path: Path) -> Path:
         with store.lock(key).hold(1):
             pass
     store.logins.add(build_login())
-    NoticeFile(store.root).change(lambda _: [])
+    NoticeFile(store.root).replace(None, NOTICE)
     return tmp_path
 
 
@@ -63,7 +65,7 @@ def read_all(home: Path) -> None:
     assert store.logins.get(LOGIN_ID) == build_login()
     assert len(store.logins.list_all()) == 1
     assert sorted(keys_of(store), key=str) == sorted([KEY, OWNED_KEY], key=str)
-    assert NoticeFile(store.root).list_all() == []
+    assert NoticeFile(store.root).list_all() == [NOTICE]
 
 
 @covers("fs-group")
@@ -212,7 +214,7 @@ def test_the_environment_variable_allows_a_store_without_modes(
     for key in (KEY, OWNED_KEY):
         store.save_login(key, build_credentials(0, key))
     store.logins.add(build_login())
-    NoticeFile(store.root).change(lambda _: [])
+    NoticeFile(store.root).replace(None, NOTICE)
     read_all(tmp_path)
     assert caplog.records == []
     # No other value enables an open store, so that an operator does not enable it by accident.

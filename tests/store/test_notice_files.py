@@ -13,6 +13,7 @@ from hermes_mcp_auth_remote.errors import StoreCorrupt, StoreUnsafe
 from hermes_mcp_auth_remote.store.files.login_files import LoginFiles
 from hermes_mcp_auth_remote.store.files.record_files import NoticeFile
 from hermes_mcp_auth_remote.store.protocol import Notice
+from hermes_mcp_auth_remote.store.record_codec import notices_document
 from hermes_mcp_auth_remote.values import CredentialKey
 
 KEY = CredentialKey("notes", "telegram:7")
@@ -27,7 +28,8 @@ def test_without_a_file_there_are_no_notices_and_none_is_created(tmp_path: Path)
 def test_notices_are_stored_in_a_private_file_that_is_not_a_login(tmp_path: Path) -> None:
     root = tmp_path / "mcp-tokens"
     other = Notice("discord", "8", CredentialKey("notes"), is_over=False, at=2.0)
-    NoticeFile(root).change(lambda notices: [*notices, NOTICE, other])
+    for notice in (NOTICE, other):
+        assert NoticeFile(root).replace(None, notice)
     assert NoticeFile(root).list_all() == [NOTICE, other]
     file = root / "logins" / ".notices.json"
     assert file.stat().st_mode & 0o777 == 0o600
@@ -38,19 +40,32 @@ def test_notices_are_stored_in_a_private_file_that_is_not_a_login(tmp_path: Path
 
 def test_an_unchanged_list_is_not_written(tmp_path: Path) -> None:
     file = NoticeFile(tmp_path)
-    file.change(lambda notices: [NOTICE])
+    file.replace(None, NOTICE)
     before = (tmp_path / "logins" / ".notices.json").stat().st_ino
-    file.change(list)
+    assert not file.replace(None, replace(NOTICE, message="13"))
     assert (tmp_path / "logins" / ".notices.json").stat().st_ino == before
 
 
 def test_concurrent_changes_are_not_lost(tmp_path: Path) -> None:
     def add(number: int) -> None:
-        NoticeFile(tmp_path).change(lambda notices: [*notices, replace(NOTICE, user=str(number))])
+        assert NoticeFile(tmp_path).replace(None, replace(NOTICE, user=str(number)))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, range(40)))
     assert sorted(int(notice.user) for notice in NoticeFile(tmp_path).list_all()) == list(range(40))
+
+
+def test_ten_thousand_users_can_have_a_notice(tmp_path: Path) -> None:
+    root = tmp_path / "mcp-tokens"
+    notices = [
+        replace(NOTICE, user=str(number), key=CredentialKey("a-long-server-name", f"telegram:{number}"))
+        for number in range(1_000_000_000, 1_000_010_000)
+    ]
+    assert NoticeFile(root).replace(None, notices[0])
+    document = notices_document(notices[:-1])
+    (root / "logins" / ".notices.json").write_text(json.dumps(document))
+    assert NoticeFile(root).replace(None, notices[-1])
+    assert NoticeFile(root).list_all() == notices
 
 
 @pytest.mark.parametrize(
@@ -69,13 +84,13 @@ def test_concurrent_changes_are_not_lost(tmp_path: Path) -> None:
 )
 def test_a_corrupt_file_is_refused_and_not_changed(tmp_path: Path, text: str) -> None:
     file = NoticeFile(tmp_path)
-    file.change(lambda notices: [NOTICE])
+    file.replace(None, NOTICE)
     path = tmp_path / "logins" / ".notices.json"
     path.write_text(text)
     with pytest.raises(StoreCorrupt, match="notices"):
         file.list_all()
     with pytest.raises(StoreCorrupt):
-        file.change(lambda notices: [])
+        file.replace(NOTICE, None)
     assert path.read_text() == text
 
 

@@ -44,7 +44,9 @@ from hermes_mcp_auth_remote.values import CredentialKey
 T = TypeVar("T")
 
 PEOPLE_FILE_NAME = "mcp-auth-people.json"
-# Under the lock, a process reads and writes one small file.
+# A list has up to 200 bytes per user, and no server can make it longer: 80 000 users have room.
+MAX_LIST_BYTES = 16 * 1_048_576
+# Under the lock, a process reads and writes one file.
 LOCK_TIMEOUT_SECONDS = 30
 
 
@@ -111,7 +113,7 @@ class ListFile(Generic[T]):
         last_read = self._last_read
         if last_read is not None and last_read[0] == version:
             return list(last_read[1])
-        data = read_private(self._path)
+        data = read_private(self._path, MAX_LIST_BYTES)
         path = str(self._path)
         items = [] if data is None else self._decode(decode_document(data, path), path)
         is_final = version is not None and is_settled(version[0], now_ns)
@@ -137,7 +139,7 @@ class ListFile(Generic[T]):
             before = self.list_all()
             after = list(apply_change(list(before)))
             if after != before:
-                write_private(self._path, encode_document(self._encode(after)))
+                write_private(self._path, encode_document(self._encode(after), MAX_LIST_BYTES))
         return before, after
 
 
@@ -158,9 +160,24 @@ class NoticeFile:
         """Return all notices; raises StoreCorrupt, StoreUnsafe, StoreUnwritable."""
         return self._file.list_all()
 
-    def change(self, apply_change: Callable[[list[Notice]], Iterable[Notice]]) -> list[Notice]:
-        """Change the notices, and return them as they were before (`ListFile.change`)."""
-        return self._file.change(apply_change)[0]
+    def replace(self, previous: Notice | None, replacement: Notice | None) -> bool:
+        """Store a notice in the place of another one; raises as `ListFile.change` does."""
+        notice_keys = {notice.deduplication_key for notice in (previous, replacement) if notice is not None}
+        if len(notice_keys) != 1:
+            raise ValueError("both notices have the same recipient and session")
+        is_replaced = False
+
+        def replace_current(notices: list[Notice]) -> list[Notice]:
+            nonlocal is_replaced
+            current = next((notice for notice in notices if notice.deduplication_key in notice_keys), None)
+            is_replaced = current == previous
+            if not is_replaced:
+                return notices
+            others = [notice for notice in notices if notice is not current]
+            return others if replacement is None else [*others, replacement]
+
+        self._file.change(replace_current)
+        return is_replaced
 
 
 class PeopleFile:
