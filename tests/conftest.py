@@ -163,6 +163,10 @@ def pytest_runtest_makereport(
         # Do not show the text, because it contains the secret.
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid}: a secret of this test reached a log, an output or an error."
+        if call.excinfo is not None:
+            # The secret may be in the text of a failed assertion.
+            lines = [f"{Path(entry.path).name}:{entry.lineno + 1}" for entry in call.excinfo.traceback[-4:]]
+            report.longrepr += f" {call.excinfo.typename} at {', '.join(lines)}"
         report.sections = []
     if call.when == "teardown":
         leak_check.clear_secrets()
