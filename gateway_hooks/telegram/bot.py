@@ -30,6 +30,7 @@ from gateway_hooks.telegram.api_calls import refusal_reason, retry_seconds
 from gateway_hooks.telegram.menu import add_menu_commands
 from hermes_mcp_auth_remote.cancellation import run_until_cancelled
 from hermes_mcp_auth_remote.config.chats import Webhook
+from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.http.proxies import check_httpx_proxies
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.traceback_redaction import with_hidden_locals
@@ -57,7 +58,6 @@ ALLOWED_UPDATES = [
     Update.EDITED_BUSINESS_MESSAGE,
 ]
 
-WRONG_TOKEN_MESSAGE = "Telegram rejected this bot's token. Copy it again from BotFather."  # noqa: S105  a sentence
 # After these statuses the library stops polling silently.
 _POLL_ENDING_STATUSES = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND})
 
@@ -99,7 +99,8 @@ async def run_bot(  # noqa: PLR0913  one parameter per setting of the operator
     """Run the bot until cancelled.
 
     `api_url` is the base URL of another Bot API server. `on_started` is called with the bot's name once the
-    bot runs. Raises ChatError if Telegram rejects the token, now or later, or if the webhook cannot start.
+    bot runs. Raises ConfigError if Telegram rejects the token, now or later, and ChatError if the webhook
+    cannot start.
     """
     redact_logs()
     check_httpx_proxies(os.environ)
@@ -142,9 +143,13 @@ async def run_bot(  # noqa: PLR0913  one parameter per setting of the operator
         with _silence_library_logs():
             # Let the library's poll end.
             await asyncio.sleep(POLL_END_SECONDS)
-        raise ChatError(WRONG_TOKEN_MESSAGE)
+        raise _token_error()
     finally:
         await _stop(application)
+
+
+def _token_error() -> ConfigError:
+    return ConfigError("Telegram rejected this bot's token.", "Copy it again from BotFather.")
 
 
 async def _wait_until_token_refused(
@@ -168,7 +173,7 @@ async def _wait_until_token_refused(
 async def _initialize(application: TelegramApplication) -> None:
     """Log in to Telegram; retry while it is unreachable or asks to wait.
 
-    Raises ChatError for a wrong token.
+    Raises ConfigError for a wrong token.
     """
     pause = 1.0
     while True:
@@ -176,7 +181,7 @@ async def _initialize(application: TelegramApplication) -> None:
             await application.initialize()
         except InvalidToken:
             # The library's error text contains the token.
-            raise ChatError(WRONG_TOKEN_MESSAGE) from None
+            raise _token_error() from None
         except RetryAfter as error:
             # A bot that ended here would be started again at once, and would never get out of the limit.
             seconds = retry_seconds(error)

@@ -15,7 +15,7 @@ from hermes_mcp_auth_remote.cli.server_choice import choose_server, read_url
 from hermes_mcp_auth_remote.cli.servers import current_home, resolve_server, server_for_login
 from hermes_mcp_auth_remote.cli.signals import run_until_stopped
 from hermes_mcp_auth_remote.commands import READ_URL, finish_command
-from hermes_mcp_auth_remote.errors import ConfigError, McpAuthError
+from hermes_mcp_auth_remote.errors import ConfigError, LoginNotFound, McpAuthError
 from hermes_mcp_auth_remote.login import Connection, Login, login_state_error
 from hermes_mcp_auth_remote.service import AuthService
 from hermes_mcp_auth_remote.shown_program import with_shown_program
@@ -181,7 +181,11 @@ class JsonScreen:
 
 
 async def _complete_login(service: AuthService, login_id: str, screen: Screen) -> Connection:
-    login = await service.login(login_id)
+    try:
+        login = await service.login(login_id)
+    except LoginNotFound as error:
+        error.advice = "Run `hermes-mcp-auth status`: it lists the logins that wait, with their ids."
+        raise
     if login.status != "waiting":
         # Fail before the user pastes an address.
         raise login_state_error(login)

@@ -253,6 +253,10 @@ def login_without_waiting(cli: Cli, demo: Demo) -> str:
     return cli.run("login", "demo", "--no-wait").out
 
 
+def finish_of_an_unknown_login(cli: Cli, demo: Demo) -> str:
+    return cli.run("login", "--finish", "another-login", stdin=b"whatever").err
+
+
 def login_without_standard_input(cli: Cli, demo: Demo) -> str:
     cli.configure(demo.mcp_url, timeout=1)
     command = ["sh", "-c", 'exec "$@" </dev/null', "sh", *COMMAND, "login", "demo"]
@@ -278,6 +282,7 @@ EXECUTED: dict[Callable[[Cli, Demo], str], tuple[str, ...]] = {
     call_with_a_bot: ("service.chat_advice: login_command()",),
     two_servers_at_one_address: ("service.server_lookup: logout_command()",),
     call_of_an_unknown_name: ("config.configuration: login_command()",),
+    finish_of_an_unknown_login: ("cli.login: hermes-mcp-auth status",),
     logout_of_an_unknown_name: ("cli.logout: hermes-mcp-auth status",),
     logout_of_an_unknown_owner: ("errors: hermes-mcp-auth status",),
     address_without_a_scheme: ("cli.output: corrected_command()",),

@@ -187,7 +187,7 @@ def test_plain_http_to_another_machine_is_used_if_the_operator_allows_it(cli: Cl
 def test_a_rejected_telegram_token_exits_with_an_error(cli: Cli, api: BotApi) -> None:
     result = cli.run("serve", "--telegram", "--telegram-api", api.origin, env={"TELEGRAM_BOT_TOKEN": TOKEN})
     assert result.exit_code == 3
-    assert "Telegram rejected this bot's token" in result.err
+    assert result.err == "✗ Telegram rejected this bot's token.\n  Copy it again from BotFather.\n"
     assert TOKEN not in result.err + result.out
 
 

@@ -13,6 +13,7 @@ from gateway_hooks.runtime.dispatcher import Dispatcher
 from gateway_hooks.telegram import TelegramPlatform, bot
 from gateway_hooks.telegram.bot import run_bot
 from hermes_mcp_auth_remote import cancellation
+from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.values import Origin, Secret
 from tests.consent_form import approve
 from tests.gateway_hooks.telegram.environment import ALLOW_LIST, TelegramEnvironment, wait_until
@@ -205,7 +206,7 @@ def test_revoked_token_stops_bot(env: TelegramEnvironment, anna: User, method: s
         api_url=api.origin,
         on_started=revoke_token,
     )
-    with pytest.raises(ChatError, match="Copy it again from BotFather"):
+    with pytest.raises(ConfigError, match="Telegram rejected this bot's token"):
         asyncio.run(asyncio.wait_for(bot_run, 20))
 
 

@@ -13,10 +13,10 @@ import httpx
 import pytest
 from telegram.error import InvalidToken
 
-from gateway_hooks.dialog.platform import ChatError
 from gateway_hooks.log_redaction import mask_secrets, redact_logs
 from gateway_hooks.telegram import TelegramApplication, TelegramLogins
 from gateway_hooks.telegram.bot import run_bot
+from hermes_mcp_auth_remote.errors import ConfigError
 from hermes_mcp_auth_remote.values import Secret
 from tests import leak_check
 from tests.gateway_hooks.telegram.environment import ALLOW_LIST, TelegramEnvironment
@@ -72,7 +72,7 @@ def test_rejected_token_is_not_logged(env: TelegramEnvironment, caplog: pytest.L
     bot_run = run_bot(
         Secret(TOKEN), env.make_service(), env.servers, ALLOW_LIST, api_url=env.api.origin, clock=env.clock
     )
-    with pytest.raises(ChatError, match="Copy it again") as error:
+    with pytest.raises(ConfigError, match="rejected this bot's token") as error:
         asyncio.run(asyncio.wait_for(bot_run, 20))
     assert TOKEN not in repr(error.value) + str(error.value)
     assert error.value.__suppress_context__
