@@ -18,7 +18,14 @@ class CannotWrite(ChatError):
 
 
 class PlatformUnreachable(ChatError):
-    """The platform cannot be reached or asks to wait: the same call may succeed later."""
+    """The platform cannot be reached or asks to wait: the same call may succeed later.
+
+    `retry_seconds` is how long the platform asks to wait, 0 if it does not say.
+    """
+
+    def __init__(self, message: str, retry_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
 
 
 class MessageGone(ChatError):

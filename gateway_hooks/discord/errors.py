@@ -27,6 +27,10 @@ def translate_errors() -> Generator[None]:
     except discord.HTTPException as error:
         # Drop the cause: its response contains the request URL with an interaction's token.
         raise _to_chat_error(error.status, error.code) from None
+    except discord.RateLimited as error:
+        # Only with the application's own `max_ratelimit_timeout`; else the library waits.
+        seconds = error.retry_after
+        raise PlatformUnreachable(f"Discord asks to wait {seconds:.0f} seconds.", seconds) from None
     except (aiohttp.ClientError, discord.DiscordException, OSError, TimeoutError) as error:
         raise PlatformUnreachable(f"Discord could not be reached ({type(error).__name__}).") from None
 

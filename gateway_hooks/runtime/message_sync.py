@@ -501,7 +501,7 @@ class PromptMessages:
         self._update_tasks[login.id] = asyncio.create_task(run_update())
 
     def _postpone(self, login: Login, error: Exception) -> None:
-        """Log the error and retry the update of the login's messages after RETRY_SECONDS."""
+        """Log the error and retry the update of the login's messages later."""
         # A library's error text may contain secrets.
         is_own_error = isinstance(error, (ChatError, McpAuthError))
         reason = str(error) if is_own_error else type(error).__name__
@@ -509,7 +509,9 @@ class PromptMessages:
             self._logged_reasons[login.id] = reason
             server_name = login.key.server_name
             log.warning("The messages of a login to %s could not be updated: %s", server_name, reason)
-        self._retry_at[login.id] = self._clock() + RETRY_SECONDS
+        # Another call would make a platform that asks to wait extend that time.
+        asked_seconds = error.retry_seconds if isinstance(error, PlatformUnreachable) else 0.0
+        self._retry_at[login.id] = self._clock() + max(RETRY_SECONDS, asked_seconds)
 
     def _forget_absent(self, login_ids: Iterable[str], logins: Iterable[Login]) -> None:
         for login_id in set(login_ids) - {

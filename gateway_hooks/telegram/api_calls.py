@@ -64,7 +64,9 @@ class ApiCalls:
                 seconds = retry_seconds(error)
                 waited_seconds += seconds
                 if waited_seconds > MAX_WAIT_SECONDS:
-                    raise PlatformUnreachable(f"Telegram asks to wait {seconds:.0f} seconds.") from None
+                    raise PlatformUnreachable(
+                        f"Telegram asks to wait {seconds:.0f} seconds.", seconds
+                    ) from None
                 await self._sleep(seconds)
             except BadRequest as error:
                 if _UNREACHABLE_CHAT.search(error.message):

@@ -74,6 +74,7 @@ class Room:
     failing_edits: int = 0
     # The platform is out of reach for this many of the next messages and deletions.
     failing_sends: int = 0
+    asks_to_wait_seconds: float = 0.0
     failing_deletions: int = 0
     # Each send and each edit waits for this event.
     write_gate: asyncio.Event | None = None
@@ -114,7 +115,7 @@ class RoomChat:
         await self._check_write("send", card)
         if self.room.failing_sends:
             self.room.failing_sends -= 1
-            raise PlatformUnreachable("The platform is out of reach.")
+            raise PlatformUnreachable("The platform is out of reach.", self.room.asks_to_wait_seconds)
         return self.room.add_message("bot", card=card)
 
     async def send_picture(self, png: bytes, card: Card) -> str:

@@ -243,6 +243,19 @@ def test_an_outcome_that_could_not_be_sent_is_sent_later_and_not_hidden_in_an_ed
     assert ada.visible_titles() == ["Connections", "notes: connected"]
 
 
+@covers("chat-survives", "telegram-trouble")
+def test_the_bot_waits_as_long_as_the_platform_asks(ada: ChatUser, bot: ChatBot, clock: ManualClock) -> None:
+    ada.send_text("/connect notes")
+    ada.send_text("/connections")
+    ada.room.failing_sends, ada.room.asks_to_wait_seconds = 2, 120.0
+    ada.paste(approve(bot.login.authorization_url))
+    for seconds, failures_left in ((RETRY_SECONDS, 1), (119.0 - RETRY_SECONDS, 1), (1.0, 0), (120.0, 0)):
+        clock.now += seconds
+        bot.settle()
+        assert ada.room.failing_sends == failures_left
+    assert ada.visible_titles() == ["Connections", "notes: connected"]
+
+
 @covers("chat-survives", "card-notifies")
 def test_a_login_that_ended_while_the_bot_was_down_gets_a_new_message(
     start_bot: StartBot, other_service: AuthService

@@ -64,6 +64,7 @@ def test_invalid_gateway_session_restarts_and_login_continues(env: DiscordEnviro
         (TimeoutError(), PlatformUnreachable),
         (discord.HTTPException(mock_response(503), ""), PlatformUnreachable),
         (discord.HTTPException(mock_response(429), ""), PlatformUnreachable),
+        (discord.RateLimited(90.0), PlatformUnreachable),
         (discord.HTTPException(mock_response(400), ""), ChatError),
     ],
 )
@@ -73,6 +74,8 @@ def test_only_an_error_that_may_pass_makes_discord_unreachable(
     with pytest.raises(ChatError) as caught, translate_errors():
         raise error
     assert type(caught.value) is kind
+    if isinstance(error, discord.RateLimited):
+        assert getattr(caught.value, "retry_seconds", 0) == 90.0
 
 
 @covers("discord-gateway")
