@@ -23,7 +23,8 @@ def show_how_started() -> None:
     Only the command line calls this: in another program, `sys.argv` names that program.
     """
     global _shown_program  # noqa: PLW0603  a process has one command line
-    is_found = any(os.access(f"{folder}/{PROGRAM}", os.X_OK) for folder in os.get_exec_path())
+    paths = [f"{folder}/{PROGRAM}" for folder in os.get_exec_path()]
+    is_found = any(os.path.isfile(path) and os.access(path, os.X_OK) for path in paths)  # noqa: PTH113  faster
     _shown_program = None if is_found or sys.platform == "win32" else started_program()
 
 
@@ -35,7 +36,8 @@ def started_program() -> str:
     from pathlib import Path  # noqa: PLC0415
 
     program = Path(sys.argv[0])
-    if program.name == "__main__.py":
+    if program.stem not in {PROGRAM, "hermes-mcp-auth-remote"}:
+        # `python -m`, or a program that calls `cli.__main__.run`.
         return shlex.join([sys.executable, "-m", "hermes_mcp_auth_remote.cli"])
     path_on_search_path = shutil.which(program.name)
     if path_on_search_path is not None and program.exists() and Path(path_on_search_path).samefile(program):

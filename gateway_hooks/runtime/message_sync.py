@@ -258,7 +258,7 @@ class PromptMessages:
         """Delete all messages of a login except the prompt, such as a QR code that is no longer valid."""
         async with self._lock_for(login_id):
             message_ids = (await self._read_login(login_id)).message_ids
-            left_ids = await self._delete_messages(message_ids[1:], chat)
+            left_ids, _ = await self._delete_messages(message_ids[1:], chat)
             # When the login ends, the bot tries again.
             await self._save_messages(login_id, (*message_ids[:1], *left_ids))
 
@@ -282,27 +282,34 @@ class PromptMessages:
         # Another save may have completed meanwhile.
         self._unsaved_ids.pop(login_id, None)
 
-    async def _delete_messages(self, message_ids: Iterable[str], chat: Chat) -> tuple[str, ...]:
-        """Delete messages; return those that a later try may delete, because the platform is unreachable."""
-        left_ids: list[str] = []
-        for message_id in message_ids:
+    async def _delete_messages(self, message_ids: Iterable[str], chat: Chat) -> tuple[tuple[str, ...], float]:
+        """Delete messages; return those that a later try may delete, and how long the platform asks to wait.
+
+        Messages are left if the platform is unreachable. If it asks to wait, no further call is made.
+        """
+        waiting_ids, left_ids = list(message_ids), list[str]()
+        while waiting_ids:
+            message_id = waiting_ids.pop(0)
             try:
                 await chat.delete(message_id)
-            except PlatformUnreachable:
+            except PlatformUnreachable as error:
                 left_ids.append(message_id)
+                if error.retry_seconds:
+                    return (*left_ids, *waiting_ids), error.retry_seconds
             except ChatError:
                 continue
-        return tuple(left_ids)
+        return tuple(left_ids), 0.0
 
     async def _delete_left_messages(self, login_id: str, message_ids: Iterable[str], chat: Chat) -> None:
         """Delete the last messages of a login whose outcome is shown.
 
         Raises PlatformUnreachable if some are left, which a later try must delete, and StoreError.
         """
-        left_ids = await self._delete_messages(message_ids, chat)
+        left_ids, asked_seconds = await self._delete_messages(message_ids, chat)
         await self._save_messages(login_id, (OUTCOME_SHOWN, *left_ids) if left_ids else ())
         if left_ids:
-            raise PlatformUnreachable("Messages are left to delete, and the platform cannot be reached.")
+            reason = "Messages are left to delete, and the platform cannot be reached."
+            raise PlatformUnreachable(reason, asked_seconds)
 
     def _is_for_this_bot(self, login: Login) -> bool:
         origin = login.origin

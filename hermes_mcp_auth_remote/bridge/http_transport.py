@@ -21,6 +21,7 @@ import httpx2
 
 from hermes_mcp_auth_remote.bridge.buffers import MAX_MEMORY_BYTES, MessageBuffer
 from hermes_mcp_auth_remote.bridge.json_rpc import (
+    INTERNAL_ERROR,
     METHOD_NOT_FOUND,
     MalformedMessage,
     Message,
@@ -300,7 +301,13 @@ class StreamableHttp:
         """
         if response.is_response and response.id is None and "error" in response.members:
             members = {**response.members, "id": message.id}
-            return Message(members, encode(members))
+            try:
+                return Message(members, encode(members))
+            except ValueError:
+                # The error was parsed, but its data cannot be encoded.
+                text = f"{self._name} sent an error that cannot be passed on."
+                members["error"] = {"code": response.error_code or INTERNAL_ERROR, "message": text}
+                return Message(members, encode(members))
         if response.id != message.id or not response.is_response:
             return response
         if message.method == "initialize":

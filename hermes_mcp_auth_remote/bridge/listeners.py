@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 from hermes_mcp_auth_remote.errors import LoginNotFound, McpAuthError
 from hermes_mcp_auth_remote.login import Login
@@ -92,7 +93,12 @@ class LoginListeners:
         """Close an open listener when its login is over."""
         self._listeners[login.id] = listener
         task = self._tasks[login.id] = asyncio.create_task(self._close_at_end(login.id))
-        task.add_done_callback(lambda _: self._tasks.pop(login.id))
+        task.add_done_callback(partial(self._forget_task, login.id))
+
+    def _forget_task(self, login_id: str, task: asyncio.Task[None]) -> None:
+        # A cancelled task may end when the login has another one.
+        if self._tasks.get(login_id) is task:
+            del self._tasks[login_id]
 
     async def close_listener(self, login_id: str) -> None:
         """Stop listening for one login."""
@@ -107,7 +113,8 @@ class LoginListeners:
 
     async def close(self) -> None:
         """Stop listening for all logins."""
-        await asyncio.gather(*(self.close_listener(login_id) for login_id in list(self._tasks)))
+        login_ids = {*self._listeners, *self._tasks}
+        await asyncio.gather(*(self.close_listener(login_id) for login_id in login_ids))
 
     async def _close_at_end(self, login_id: str) -> None:
         while True:

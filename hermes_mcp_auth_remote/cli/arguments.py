@@ -255,7 +255,7 @@ def build_parser() -> argparse.ArgumentParser:
 def parse_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
     """Parse `argv`. Do not parse the command after `run ... --`: it has its own options."""
     if argv[:1] == ["help"]:
-        argv = [*argv[1:2], "--help"]
+        argv = [*(word for word in argv[1:2] if word != "help"), "--help"]
     _refuse_misspelt_verb(parser, argv)
     options, unknown = parser.parse_known_args(own_arguments(argv))
     if unknown:

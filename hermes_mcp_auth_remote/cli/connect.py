@@ -8,9 +8,7 @@ import logging
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import partial
-from hashlib import sha256
 
 from hermes_mcp_auth_remote.bridge.login import BrowserPrompter, ChatPrompter, ClientLogin
 from hermes_mcp_auth_remote.bridge.optional_login import OptionalLogin
@@ -50,8 +48,7 @@ def run(options: argparse.Namespace) -> int:
     chats = load_chat_settings(home, os.environ) or ChatSettings()
     via = None if options.via is None else parse_via(options.via)
     owner: Owner = options.owner or (None if via is None else chats.owner(*via))
-    found_server = resolve_server(options.server, owner)
-    server = _with_own_name(found_server)
+    server = resolve_server(options.server, owner)
     service = AuthService(home, device_platforms=chats.device_platforms)
     # A stream is None if the process was started without it.
     if sys.stdin is None or sys.stdout is None:
@@ -72,24 +69,9 @@ def run(options: argparse.Namespace) -> int:
             "`connect` waits for the messages of an MCP client, which starts this command itself: "
             "docs/clients.md shows how. Ctrl-C ends it."
         )
-    # A login with the command must get the name that this process uses.
-    has_given_name = server.is_known or server.name != found_server.name
-    command = login_command(server if has_given_name else options.server, owner)
+    command = login_command(server if server.is_known else options.server, owner)
     run_until_stopped(_relay(service, server, owner, command, via, output, no_browser=options.no_browser))
     return 0
-
-
-def _with_own_name(server: Server) -> Server:
-    """Return a new server with a name that no other address with the same words gets.
-
-    A client starts all its servers at once, before the first of them has a login that takes its name. With
-    one name, the login of each would replace the tokens of the other.
-    """
-    _, has_query, query = server.url.partition("?")
-    if server.is_known or not has_query:
-        return server
-    # The name holds no part of the query, which may contain a key.
-    return replace(server, name=f"{server.name}-{sha256(query.encode()).hexdigest()[:8]}")
 
 
 async def _relay(

@@ -60,8 +60,9 @@ def find_server(name: str, home: Path, environ: Mapping[str, str]) -> Server:
 def server_from_url(url: str, name: str | None = None) -> Server:
     """Return a server for a URL that is not in config.yaml.
 
-    If `name` is None, the name is a slug of the URL such as "linear-app". Raises ConfigError if the URL is
-    neither https nor http on this machine, or if the name is too long. Raises SchemeMissing for `host/path`.
+    If `name` is None, the name is a slug of the URL such as "linear-app", with a hash of the query if it
+    has one. Raises ConfigError if the URL is neither https nor http on this machine, or if the name is too
+    long. Raises SchemeMissing for `host/path`.
     """
     try:
         checked_url = safe_url(url.strip(), "address")
@@ -77,4 +78,11 @@ def server_from_url(url: str, name: str | None = None) -> Server:
     words += [str(parts.port)] if parts.port else []
     words += [word for word in parts.path.split("/") if word.lower() not in {"mcp", "sse", "v1"}]
     slug = "-".join(filter(None, (re.sub(r"[^A-Za-z0-9]+", "-", word).strip("-") for word in words)))
-    return Server(name or slug[:64].strip("-") or "server", checked_url)
+    slug = slug[:64].strip("-") or "server"
+    if parts.query:
+        # Two processes may each log in to a new address at the same time, before a name is taken: one login
+        # would replace the tokens of the other. The query may contain a key, so the name has a hash of it.
+        from hashlib import sha256  # noqa: PLC0415  few addresses have a query
+
+        slug += f"-{sha256(parts.query.encode()).hexdigest()[:8]}"
+    return Server(name or slug, checked_url)

@@ -45,7 +45,7 @@ def tls_context(
             if path is not None and not _has_certificates(path):
                 raise ConfigError(
                     f"The certificate file {path} (`{setting}`) cannot be used.",
-                    f"Check that the file exists, or remove `{setting}`.",
+                    f"Check that it is a file with PEM certificates, or remove `{setting}`.",
                 ) from None
         raise ConfigError(
             "A configured certificate file of this server cannot be used.",

@@ -171,7 +171,7 @@ def test_the_command_in_an_error_has_the_owner_and_the_name_or_the_address_of_th
         text = client.call()
         assert "k3y" not in text
         # The command asks for the address, and its login is the one that this process uses.
-        command = re.search(r"`hermes-mcp-auth (login \S+ --url -)`", text)
+        command = re.search(r"`hermes-mcp-auth (login --url -)`", text)
         assert command is not None
         with cli.start(*command[1].split(), "--json") as login:
             login.send(f"{demo.mcp_url}?key=k3y\n")

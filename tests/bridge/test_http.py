@@ -475,7 +475,15 @@ async def test_a_bad_response_is_one_clear_error(name: str, caplog: pytest.LogCa
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
-@pytest.mark.parametrize("body", [b'{"id": null, "error": {"code": 7}}', b'{"error": {"code": 7}}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"id": null, "error": {"code": 7}}',
+        b'{"error": {"code": 7}}',
+        # Python reads the number as infinite, which JSON does not have.
+        b'{"error": {"code": 7, "data": 1e999}}',
+    ],
+)
 @covers("bridge-bad-input")
 @run_in_loop
 async def test_an_error_without_an_id_is_the_response(content_type: str, body: bytes) -> None:
@@ -493,7 +501,9 @@ async def test_an_error_without_an_id_is_the_response(content_type: str, body: b
     handler.methods["tools/call"] = call_tool
     async with serve(handler) as url, run_bridge(url) as client:
         await client.initialize()
-        assert (await client.request("tools/call", name="x"))["error"] == {"code": 7}
+        error = (await client.request("tools/call", name="x"))["error"]
+        assert error["code"] == 7
+        assert ("cannot be passed on" in error.get("message", "")) is (b"data" in body)
         assert client.others.empty()
 
 

@@ -704,6 +704,35 @@ async def test_a_call_that_waits_gets_the_redirect_if_the_process_that_opened_th
 
 @covers("bridge-login")
 @run_in_loop
+async def test_a_login_can_be_listened_to_again_at_once(
+    tmp_path: Path, demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, server = AuthService(tmp_path), Server("demo", demo.mcp_url, configured_client(demo))
+    login = await service.start_login(server, TERMINAL_ORIGIN)
+
+    async def wait_for_login_with_slow_end(login_id: str) -> Login:
+        try:
+            return await AuthService.wait_for_login(service, login_id)
+        finally:
+            # The cancelled task goes on for some iterations of the event loop.
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+    monkeypatch.setattr(service, "wait_for_login", wait_for_login_with_slow_end)
+    login_listeners = listeners.LoginListeners(service, server)
+    for _ in range(2):
+        assert await login_listeners.listen(login)
+        await asyncio.sleep(0)
+        await login_listeners.close_listener(login.id)
+    assert await login_listeners.listen(login)
+    for _ in range(40):
+        await asyncio.sleep(0)
+    await login_listeners.close()
+    assert not is_listening(login)
+
+
+@covers("bridge-login")
+@run_in_loop
 async def test_a_listener_stays_open_while_the_store_cannot_be_read(
     tmp_path: Path, demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:

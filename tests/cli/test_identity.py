@@ -130,8 +130,10 @@ def test_a_name_keeps_its_address(cli: Cli, demo: Demo) -> None:
 def test_two_addresses_with_the_same_words_get_two_names(cli: Cli, demo: Demo) -> None:
     (cli.home / "config.yaml").unlink()
     first, second = f"{demo.mcp_url}?project=a", f"{demo.mcp_url}?project=b"
+    taken_name = server_from_url(second).name
+    log_in(cli, demo, taken_name, "--url", demo.mcp_url)
     names = [log_in(cli, demo, "--url", url).events[-1]["server"] for url in (first, second)]
-    assert names == [server_from_url(first).name, f"{server_from_url(first).name}-2"]
+    assert names == [server_from_url(first).name, f"{taken_name}-2"]
     tokens = [cli.stored_tokens(name)["access_token"] for name in names]
     assert tokens == [cli.run("token", url, may_show=tokens).out.strip() for url in (first, second)]
 
@@ -189,7 +191,7 @@ def test_an_unknown_option_shows_the_usage_of_its_verb(cli: Cli) -> None:
 
 
 def test_help_is_a_word_too(cli: Cli) -> None:
-    assert cli.run("help") == cli.run("--help")
+    assert cli.run("help") == cli.run("help", "help") == cli.run("--help")
     assert cli.run("help", "token") == cli.run("token", "--help")
     assert "did you mean token?" in cli.run("help", "tokne").err
 

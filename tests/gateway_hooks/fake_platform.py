@@ -141,7 +141,7 @@ class RoomChat:
             await self.room.deletion_gate.wait()
         if self.room.failing_deletions:
             self.room.failing_deletions -= 1
-            raise PlatformUnreachable("The platform is out of reach.")
+            raise PlatformUnreachable("The platform is out of reach.", self.room.asks_to_wait_seconds)
         message = self.room.messages.get(message_id)
         if message is None or (message.author != "bot" and self.room.cannot_delete):
             return False

@@ -244,6 +244,27 @@ def test_an_outcome_that_could_not_be_sent_is_sent_later_and_not_hidden_in_an_ed
 
 
 @covers("chat-survives", "telegram-trouble")
+def test_a_bot_that_is_asked_to_wait_deletes_nothing_until_then(
+    ada: ChatUser, bot: ChatBot, clock: ManualClock
+) -> None:
+    ada.send_text("/connect notes")
+    ada.press("QR code")
+    ada.send_text("/connections")
+    # The paste, and the first one of the messages that are deleted after the login.
+    ada.room.failing_deletions, ada.room.asks_to_wait_seconds = 2, 120.0
+    ada.paste(approve(bot.login.authorization_url))
+    calls = ada.room.calls.count("delete")
+    assert ada.room.failing_deletions == 0
+    for seconds in (RETRY_SECONDS, 119.0 - RETRY_SECONDS):
+        clock.now += seconds
+        bot.settle()
+        assert ada.room.calls.count("delete") == calls
+    clock.now += 1.0
+    bot.settle()
+    assert ada.visible_titles() == ["Connections", "notes: connected"]
+
+
+@covers("chat-survives", "telegram-trouble")
 def test_the_bot_waits_as_long_as_the_platform_asks(ada: ChatUser, bot: ChatBot, clock: ManualClock) -> None:
     ada.send_text("/connect notes")
     ada.send_text("/connections")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,15 +101,28 @@ def test_another_address_is_another_server(tmp_path: Path, other: str) -> None:
 
 @covers("one-identity")
 def test_two_queries_are_two_servers_with_two_names(tmp_path: Path) -> None:
-    store_login(tmp_path, "notes-example", f"{URL}?project=a")
-    assert find(tmp_path, f"{URL}?project=a").name == "notes-example"
-    other = find(tmp_path, f"{URL}?project=b")
+    # Two processes choose names at the same time: neither sees the other's login.
+    first, second = (find(tmp_path, f"{URL}?project={name}") for name in "ab")
+    assert first.name != second.name
+    for server in (first, second):
+        assert re.fullmatch("notes-example-[0-9a-f]{8}", server.name)
+    # Earlier versions gave such a login this name.
+    store_login(tmp_path, "notes-example", first.url)
+    assert find(tmp_path, first.url).name == "notes-example"
+
+
+@covers("one-identity")
+def test_two_addresses_with_the_same_words_get_two_names(tmp_path: Path) -> None:
+    first, second, third = (URL.removesuffix("/mcp") + path for path in ("/mcp", "/sse", "/v1/mcp"))
+    store_login(tmp_path, "notes-example", first)
+    assert find(tmp_path, first).name == "notes-example"
+    other = find(tmp_path, second)
     assert other.name == "notes-example-2"
     store_login(tmp_path, other.name, other.url)
-    assert find(tmp_path, f"{URL}?project=b") == other
+    assert find(tmp_path, second) == other
     # A name of config.yaml is not free either, whatever its address.
     write_config(tmp_path, **{"notes-example-3": "https://other.example"})
-    assert find(tmp_path, f"{URL}?project=c").name == "notes-example-4"
+    assert find(tmp_path, third).name == "notes-example-4"
 
 
 @covers("one-identity")
